@@ -1,0 +1,37 @@
+"""Data: sources, decoded images, splits, near-duplicates; `bench.data.augment` needs torch: it is apart."""
+
+from bench.data.dataset import (
+    PART_NAMES,
+    TEST,
+    TRAIN,
+    UNASSIGNED,
+    VAL,
+    Dataset,
+    Rejected,
+    Split,
+    stored_side,
+)
+from bench.data.duplicates import NearDuplicate, near_duplicates
+from bench.data.loading import find_source, load
+from bench.data.source import SOURCES, Raw, Source
+from bench.data.splitting import split
+
+__all__ = [
+    "PART_NAMES",
+    "SOURCES",
+    "TEST",
+    "TRAIN",
+    "UNASSIGNED",
+    "VAL",
+    "Dataset",
+    "NearDuplicate",
+    "Raw",
+    "Rejected",
+    "Source",
+    "Split",
+    "find_source",
+    "load",
+    "near_duplicates",
+    "split",
+    "stored_side",
+]

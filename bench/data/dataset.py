@@ -1,0 +1,71 @@
+"""The plain types of the data path: a decoded data set and the split that a study makes of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bench.spec import digest
+
+UNASSIGNED, TRAIN, VAL, TEST = -1, 0, 1, 2
+PART_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A decoded data set.
+
+    Args:
+        name: as the study names it.
+        classes: class names; a label is an index into them.
+        images: uint8, shape (N, S, S, 3), RGB, read-only, memory-mapped.
+        labels: int64, shape (N,).
+        parts: int8, shape (N,): the part that the data set itself assigns (TRAIN, VAL, TEST), or UNASSIGNED.
+        names: N names that a person can find the image by (a path below the folder).
+        digest: SHA-256 over pixels, labels, classes and parts.
+        rejected: the images that could not be read.
+        licence: of the data, as their source states it.
+        origin: where they come from: a folder, a package with its version, a URL.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    parts: np.ndarray
+    names: tuple[str, ...]
+    digest: str
+    rejected: tuple[Rejected, ...] = ()
+    licence: str = "not stated"
+    origin: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices into a data set: int64, disjoint, each in a fixed order."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the three lists of indices."""
+        return digest([part.tolist() for part in (self.train, self.val, self.test)])
+
+
+def stored_side(image_size: int) -> int:
+    """Return the side in pixels at which images are stored for an input of `image_size` pixels.
+
+    The ratio 256/224 leaves the margin for random and centre crops that ImageNet practice uses (Krizhevsky et
+    al. 2012).
+    """
+    return round(image_size * 256 / 224)

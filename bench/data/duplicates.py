@@ -1,0 +1,69 @@
+"""Near-duplicates across train, val and test: the leak that a split by random choice lets through."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.data.dataset import Dataset, Split
+
+GRID = 16  # cells, side of the grey thumbnails that are compared
+LEVELS = 1.0  # grey levels of 256 by which two thumbnails may differ (root mean square) ...
+CONTRAST = 0.05  # ... plus this share of the image's own contrast (its standard deviation)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_CHUNK = 256
+
+
+class NearDuplicate(NamedTuple):
+    """Two images that look the same but lie in different parts."""
+
+    name_a: str
+    part_a: str
+    name_b: str
+    part_b: str
+
+
+def near_duplicates(dataset: Dataset, split: Split, limit: int = 1000) -> list[NearDuplicate]:
+    """Return, for each val and test image that has one, its nearest near-duplicate in an earlier part.
+
+    Two images are near-duplicates if their grey thumbnails differ by little beside the contrast of the image
+    itself: recompressed, rescaled or slightly brighter copies do, other pictures of the same kind don't, and
+    flat images, which a perceptual hash could not tell apart, must agree in their grey level. All pairs are
+    compared, as one matrix product: a second for 10,000 images. At most `limit` pairs are returned.
+    """
+    pairs: list[NearDuplicate] = []
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    thumbnails = {part: _thumbnails(dataset.images, indices) for part, indices in parts.items()}
+    for part, earlier in (("val", ["train"]), ("test", ["train", "val"])):
+        others = np.concatenate([parts[p] for p in earlier])
+        for own, other in _nearest(thumbnails[part], np.concatenate([thumbnails[p] for p in earlier])):
+            other_part = earlier[0] if other < len(parts[earlier[0]]) else earlier[-1]
+            names = dataset.names[parts[part][own]], dataset.names[others[other]]
+            pairs.append(NearDuplicate(names[0], part, names[1], other_part))
+    return pairs[:limit]
+
+
+def _nearest(own: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
+    """Return (own, other) positions: for each own thumbnail the closest other one, if close enough."""
+    found = []
+    norms = (others**2).sum(axis=1)
+    for start in range(0, len(own), _CHUNK):
+        some = own[start : start + _CHUNK]
+        squares = norms - 2 * some @ others.T  # |a - b|^2 less |a|^2
+        closest = squares.argmin(axis=1)
+        apart = np.sqrt(((some - others[closest]) ** 2).mean(axis=1))
+        near = apart <= LEVELS + CONTRAST * some.std(axis=1)
+        found += [(start + int(row), int(closest[row])) for row in np.flatnonzero(near)]
+    return found
+
+
+def _thumbnails(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return grey thumbnails by averaging cells: float32, shape (n, GRID * GRID), -128 to 127."""
+    edges = np.arange(GRID + 1) * images.shape[1] // GRID
+    sizes = np.maximum(np.diff(edges), 1)  # an image smaller than the grid repeats its pixels
+    result = np.empty((len(indices), GRID * GRID), dtype=np.float32)
+    for start in range(0, len(indices), _CHUNK):
+        grey = images[indices[start : start + _CHUNK]] @ _LUMA
+        sums = np.add.reduceat(np.add.reduceat(grey, edges[:-1], axis=1), edges[:-1], axis=2)
+        means = sums / (sizes[:, None] * sizes)
+        result[start : start + _CHUNK] = means.reshape(len(means), -1) - 128
+    return result

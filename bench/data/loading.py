@@ -1,0 +1,44 @@
+"""A target's data become a decoded data set."""
+
+from pathlib import Path
+
+from bench.data import packaged, torchvision_sets  # noqa: F401 - they register their sources
+from bench.data.dataset import Dataset, stored_side
+from bench.data.folder import folder_source
+from bench.data.huggingface import huggingface_source
+from bench.data.source import SOURCES, Source
+from bench.data.store import open_or_decode
+from bench.errors import InputError, nearest
+from bench.study import Target
+
+
+def load(target: Target, folder: Path | None = None) -> Dataset:
+    """Return the decoded images of a target; the second time they are mapped from the store in milliseconds.
+
+    Args:
+        target: `data` names a source: one of SOURCES, `huggingface/<name>[@revision]`, or a folder;
+            `image_size` decides the size at which images are stored.
+        folder: a folder of class folders that replaces the source.
+
+    Raises:
+        InputError: if there are no such data, or they are unusable or can't be downloaded.
+    """
+    source = folder_source(folder) if folder is not None else find_source(target.data)
+    return open_or_decode(source, stored_side(target.image_size))
+
+
+def find_source(name: str) -> Source:
+    """Return the source that `target.data` names; raise InputError with the nearest valid name."""
+    where = "target.data"
+    if name in SOURCES:
+        return SOURCES[name]
+    if name.startswith("huggingface/"):
+        return huggingface_source(name)
+    if name.startswith("torchvision/"):
+        torchvision_sets.explain_unknown(name, where)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return folder_source(path)
+    if path.exists():
+        raise InputError(f"{name} is a file", where, "give a folder of class folders")
+    raise InputError(f"'{name}' is neither a data set nor a folder", where, nearest(name, SOURCES))

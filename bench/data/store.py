@@ -1,0 +1,144 @@
+"""The store of decoded images: each set is decoded once, checked, and memory-mapped from then on.
+
+An entry `images/<key>/` is two files: `images.u8`, the pixels of all images one after the other, and
+`meta.json`, all else with a checksum. It is written to a temporary folder and renamed; a lock makes the
+second process wait for the first.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import paths
+from bench.data.convert import convert, pixel_digest
+from bench.data.dataset import Dataset, Rejected
+from bench.data.source import Raw, Source
+from bench.errors import InputError
+from bench.spec import canonical_json, digest
+
+RECIPE = 1  # raise it when the same files would be decoded to other pixels
+_PIXELS, _META = "images.u8", "meta.json"
+
+log = logging.getLogger(__name__)
+
+
+def open_or_decode(source: Source, side: int) -> Dataset:
+    """Return the decoded data set of a source, from the store if it is there and sound.
+
+    Args:
+        source: what to decode.
+        side: pixels; images are stored at side x side, or at their own size if all are equal smaller squares.
+
+    Raises:
+        InputError: if the source has no usable images, or the store can't be written.
+    """
+    folder = paths.cache() / "images"
+    recipe = [RECIPE, version("pillow")]  # another decoder may give other pixels
+    key = digest({"source": source.fingerprint(), "side": side, "recipe": recipe})
+    entry = folder / key
+    if dataset := _open(entry, source.name):
+        return dataset
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f"{key}.lock"):
+            if dataset := _open(entry, source.name):  # another process was faster
+                return dataset
+            _remove_remains(folder, key)
+            _write(entry, source.read(), side)
+    except OSError as error:
+        raise InputError(
+            f"the image store can't be written ({error.strerror or error})",
+            str(folder),
+            "free some space, or set BENCH_CACHE to another folder",
+        ) from error
+    dataset = _open(entry, source.name)
+    assert dataset, f"{entry} was just written and is not sound"
+    return dataset
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the system releases it if this one dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _open(entry: Path, name: str) -> Dataset | None:
+    """Return the entry, or None if it is absent or not sound.
+
+    Hashing the pixels at every start would take seconds for a large set. So they are hashed only if their
+    file was touched since it was written (its time differs); the time is put right once they prove sound.
+    """
+    try:
+        meta = _read_meta(entry)
+        return _dataset(name, _map_pixels(entry / _PIXELS, meta), meta)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the stored images in %s are damaged (%s) and are decoded again", entry, error)
+        return None
+
+
+def _read_meta(entry: Path) -> dict[str, Any]:
+    stored = json.loads((entry / _META).read_text(encoding="utf-8"))
+    if digest(stored["meta"]) != stored["checksum"]:
+        raise ValueError(f"{_META} does not match its checksum")
+    return dict(stored["meta"])
+
+
+def _map_pixels(file: Path, meta: dict[str, Any]) -> np.ndarray:
+    status = file.stat()
+    if status.st_size != int(np.prod(meta["shape"])):
+        raise ValueError(f"{_PIXELS} has the wrong length")
+    images = np.memmap(file, dtype=np.uint8, mode="r", shape=tuple(meta["shape"]))
+    if status.st_mtime_ns != meta["written_ns"]:
+        if pixel_digest(images, meta) != meta["digest"]:
+            raise ValueError(f"{_PIXELS} does not match its checksum")
+        os.utime(file, ns=(meta["written_ns"], meta["written_ns"]))
+    return images
+
+
+def _dataset(name: str, images: np.ndarray, meta: dict[str, Any]) -> Dataset:
+    return Dataset(
+        name=name,
+        classes=tuple(meta["classes"]),
+        images=images,
+        labels=np.array(meta["labels"], dtype=np.int64),
+        parts=np.array(meta["parts"], dtype=np.int8),
+        names=tuple(meta["names"]),
+        digest=meta["digest"],
+        rejected=tuple(Rejected(*pair) for pair in meta["rejected"]),
+        licence=meta["licence"],
+        origin=meta["origin"],
+    )
+
+
+def _remove_remains(folder: Path, key: str) -> None:
+    """Remove what a killed process left, and a damaged entry; only the holder of the lock may."""
+    for path in [folder / key, *folder.glob(f".{key}.*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(entry: Path, raw: Raw, side: int) -> None:
+    log.info("decoding %d images of %s", len(raw.names), raw.origin)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+    try:
+        meta = convert(raw, side, temporary / _PIXELS)
+        meta["written_ns"] = (temporary / _PIXELS).stat().st_mtime_ns
+        text = canonical_json({"meta": meta, "checksum": digest(meta)})
+        (temporary / _META).write_text(text, encoding="utf-8")
+        temporary.rename(entry)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

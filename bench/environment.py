@@ -1,0 +1,123 @@
+"""What a number was made with: versions, processor, memory, threads, device and git commit."""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from bench.spec import Value
+
+PACKAGES = {"bench": "transfer-bench"} | {
+    name: name for name in ("torch", "torchvision", "timm", "optuna", "mlflow", "numpy")
+}
+CLOCK_SLACK = 5.0  # seconds by which the start of one process may seem to move
+
+
+def describe(device: str = "") -> dict[str, Value]:
+    """Return the environment as flat names and values.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`: adds what torch says of it (threads, instruction set, device's name).
+            Empty: torch is asked only if it is imported already, because its import takes seconds.
+
+    Returns:
+        Versions by package (those installed), `python`, `platform`, `processor`, `logical_cpus`,
+        `usable_cpus`, `memory_bytes`, `git_commit` (if there is one), and torch's part.
+    """
+    found: dict[str, Value] = {name: v for name, package in PACKAGES.items() if (v := _version(package))}
+    found |= {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "logical_cpus": os.cpu_count() or 1,
+        "usable_cpus": _usable_cpus(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    if commit := git_commit(Path.cwd()):
+        found["git_commit"] = commit
+    if device or "torch" in sys.modules:
+        found |= _torch(device or "cpu")
+    return found
+
+
+@cache
+def git_commit(folder: Path) -> str:
+    """Return the commit checked out in a folder, with `-dirty` if tracked files differ, or `` if none."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit yet
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """Return the model name as the system shows it; `platform.processor()` is empty on most Linuxes."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    """Return how many processors this process may use; in a container or a batch job fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _torch(device: str) -> dict[str, Value]:
+    import torch
+
+    found: dict[str, Value] = {
+        "device": device,
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        found |= {
+            "device_name": properties.name,
+            "device_memory_bytes": properties.total_memory,
+            "device_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda or "",
+            "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
+        }
+    return found
+
+
+def this_process() -> str:
+    """Return what identifies this process among all hosts: host, number, start in seconds since 1970."""
+    import psutil
+
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def has_ended(process: str) -> bool:
+    """Say whether a process (see `this_process`) is of this host and has ended.
+
+    Its start tells it from a later process with the same number.
+    """
+    import psutil
+
+    host, number, start = process.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        known = psutil.Process(int(number))
+        moved = abs(known.create_time() - float(start))
+        return bool(known.status() == psutil.STATUS_ZOMBIE or moved > CLOCK_SLACK)
+    except psutil.NoSuchProcess:
+        return True

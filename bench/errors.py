@@ -1,0 +1,29 @@
+"""The one error that a person can mend: it says what is wrong, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Unusable input. The command line prints it as one line and exits with status 2.
+
+    Args:
+        what: what is wrong, as a short sentence without a full stop.
+        where: the file, key or option at fault.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        line = f"{where}: {what}" if where else what
+        super().__init__(" ".join((f"{line}; {remedy}" if remedy else line).split()))
+
+
+def nearest(name: str, valid: Iterable[str], most: int = 12) -> str:
+    """Return a remedy for an unknown name: the closest valid one, or the list of what is valid."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{next(n for n in names if n.lower() == close[0])}'?"
+    listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f"valid: {listed}" if names else "there is none"

@@ -1,0 +1,90 @@
+"""On what, and in which precision, a study computes: chosen once, by what the device can do, and logged."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bench.errors import InputError
+from bench.study import Training
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A device, as torch names it, and the precision of the forward pass in training."""
+
+    device: str
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context of a forward pass."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16)  # type: ignore[return-value]
+
+
+def choose_device(wish: str) -> str:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:<i>`; raise InputError if there is none such."""
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wish == "auto":
+        return "cuda:0" if available else "cpu"
+    if wish == "cpu":
+        return wish
+    kind, _, index = wish.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise InputError(f"unknown device '{wish}'", "--device", "valid: auto, cpu, cuda, cuda:<number>")
+    if int(index or 0) >= available:
+        raise InputError(f"there is no device {wish}; CUDA devices here: {available}", "--device", "use auto")
+    return f"cuda:{index or 0}"
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Return whether bfloat16 has instructions of its own here (`is_autocast_available` says yes everywhere)."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
+def choose_precision(training: Training, device: str, model: Callable[[], nn.Module], image_size: int) -> str:
+    """Return the precision of training: the study's wish, or what a short measurement shows to be faster.
+
+    Raises:
+        InputError: if bf16 is wished where the processor has no instructions for it.
+    """
+    if training.precision == "bf16" and not has_fast_bf16(device):
+        raise InputError(f"{device} has no bfloat16 instructions", "training.precision", "use auto or fp32")
+    if training.precision != "auto":
+        return training.precision
+    if not has_fast_bf16(device):
+        return "fp32"
+    if device.startswith("cuda"):
+        return "bf16"
+    plain, mixed = (
+        _step_seconds(model(), Execution(device, precision), image_size, training.batch_size)
+        for precision in ("fp32", "bf16")
+    )
+    return "bf16" if mixed < 0.9 * plain else "fp32"
+
+
+def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch_size: int) -> float:
+    """Time a training step: the faster of two, after one to warm up."""
+    images = torch.randn(batch_size, 3, image_size, image_size, device=execution.device)
+    images = images.to(memory_format=torch.channels_last)
+    model.to(execution.device).train()
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with execution.autocast():
+            loss = model(images).float().square().mean()
+        loss.backward()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def use_threads(count: int | None) -> None:
+    """Use `count` threads in torch, by default as many as processors are available to this process."""
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)))

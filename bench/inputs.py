@@ -1,0 +1,135 @@
+"""What a run trains on: batches of augmented images, or of what a frozen prefix makes of them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.data.augment import augment, evaluation_view, view_numbers
+from bench.data.dataset import Dataset
+from bench.features import FeatureStore
+from bench.study import Target
+
+EVAL_BATCH = 256
+
+
+class Inputs(Protocol):
+    """Gives the tensors that a model is trained and evaluated on, on the device."""
+
+    def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
+        """Return what images `indices` show in an epoch of a seed."""
+
+    def evaluate(self, indices: np.ndarray) -> Tensor:
+        """Return the evaluation views of images `indices`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Normalised images, float32, shape (B, 3, side, side), channels last."""
+
+    dataset: Dataset
+    target: Target
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: str
+
+    def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
+        return self.show(indices, view_numbers(self.target.augmentation, seed, epoch, indices))
+
+    def show(self, indices: np.ndarray, views: np.ndarray) -> Tensor:
+        """Return given views of images."""
+        return augment(self._pixels(indices), indices, views, self.target, self.mean, self.std)
+
+    def evaluate(self, indices: np.ndarray) -> Tensor:
+        return evaluation_view(self._pixels(indices), self.target.image_size, self.mean, self.std)
+
+    def _pixels(self, indices: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.dataset.images[indices]).to(self.device, non_blocking=True)
+
+
+class Features:
+    """The output of a frozen prefix for the images of `Images`: computed once, read from the store.
+
+    Args:
+        prefix: from images to features; frozen, in eval mode, on the device.
+        identity: all that decides the prefix's output for given pixels: weights, stages, exit of the head.
+    """
+
+    def __init__(
+        self, images: Images, prefix: nn.Module, identity: Mapping[str, Any], store: FeatureStore
+    ) -> None:
+        target = images.target
+        self.images, self.prefix, self.store = images, prefix, store
+        self.identity = {
+            **identity,
+            "dataset": images.dataset.digest,
+            "image_size": target.image_size,
+            "normalisation": [*images.mean, *images.std],
+        }
+        self.views = target.augmentation.views
+        self._rows = np.full(len(images.dataset.labels), -1)
+        self._train: np.ndarray | None = None
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def prepare_training(self, indices: np.ndarray) -> bool:
+        """Find or compute all views of the training images; False if they can't be kept."""
+        if self.views is None:
+            return False
+        augmentation = self.images.target.augmentation.model_dump(mode="json")
+        identity = {**self.identity, "augmentation": augmentation, "seed": self.images.target.split_seed}
+        self._train = self._stored(indices, identity, self.views)
+        self._rows[indices] = np.arange(len(indices))
+        return self._train is not None
+
+    def prepare_evaluation(self, indices: np.ndarray) -> bool:
+        """Find or compute the evaluation views of a part; False if they can't be kept."""
+        array = self._stored(indices, {**self.identity, "augmentation": None}, 1)
+        if array is not None:
+            rows = np.full(len(self._rows), -1)
+            rows[indices] = np.arange(len(indices))
+            self._parts.append((rows, array[0]))
+        return array is not None
+
+    def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
+        assert self._train is not None
+        views = view_numbers(self.images.target.augmentation, seed, epoch, indices)
+        return self._tensor(self._train[views, self._rows[indices]])
+
+    def evaluate(self, indices: np.ndarray) -> Tensor:
+        rows, array = next(part for part in self._parts if (part[0][indices] >= 0).all())
+        return self._tensor(array[rows[indices]])
+
+    def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> np.ndarray | None:
+        """Return the features of images, shape (views, images, ...), or None if the store can't hold them."""
+        shape = self._compute(indices[:1], None).shape[1:]
+        whole = {**identity, "indices": indices.tolist()}
+
+        def fill(array: np.ndarray) -> None:
+            for view in range(views):
+                shown = None if whole["augmentation"] is None else view
+                for start in range(0, len(indices), EVAL_BATCH):
+                    batch = indices[start : start + EVAL_BATCH]
+                    array[view, start : start + len(batch)] = self._compute(batch, shown).cpu().numpy()
+
+        return self.store.get(whole, (views, len(indices), *shape), fill)
+
+    @torch.inference_mode()
+    def _compute(self, indices: np.ndarray, view: int | None) -> Tensor:
+        if view is None:
+            pixels = self.images.evaluate(indices)
+        else:
+            pixels = self.images.show(indices, np.full(len(indices), view))
+        result: Tensor = self.prefix(pixels)
+        return result
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.images.device, non_blocking=True)
+        return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield all indices in batches of nearly equal size, at most `size`: none is dropped, none is tiny."""
+    yield from np.array_split(indices, -(-len(indices) // size))

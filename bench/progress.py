@@ -1,0 +1,175 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+
+@dataclass
+class ArmState:
+    """How far an arm is."""
+
+    strategy: str
+    runs: int  # trials and seeds
+    epochs: int  # of a run
+    doing: str = "waiting"
+    runs_done: int = 0
+    epoch: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+    since: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds spent on the arm so far."""
+        return self.seconds + (time.monotonic() - self.since if self.since is not None else 0.0)
+
+    @property
+    def share(self) -> float:
+        """Share of the arm's work that is done, counting every run as if it went to its last epoch."""
+        return min(1.0, (self.runs_done + self.epoch / self.epochs) / self.runs)
+
+
+@dataclass
+class Progress:
+    """Keeps count of arms, runs and epochs; on its own it prints plain lines, a line a run.
+
+    Args:
+        metric: the name of the val metric shown.
+        stream: where lines go.
+    """
+
+    metric: str
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    arms: dict[str, ArmState] = field(default_factory=dict)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def plan(self, strategy: str, runs: int, epochs: int) -> None:
+        """Announce an arm."""
+        self.arms[strategy] = ArmState(strategy, runs, epochs)
+
+    def start_run(self, strategy: str, doing: str) -> None:
+        """Note that a run begins: `doing` is "trial 3/8" or "seed 2/5"."""
+        arm = self.arms[strategy]
+        arm.doing, arm.epoch = doing, 0
+        arm.since = arm.since if arm.since is not None else time.monotonic()
+
+    def end_epoch(self, strategy: str, value: float) -> None:
+        """Note an epoch's val metric."""
+        arm = self.arms[strategy]
+        arm.epoch += 1
+        arm.best = value if arm.best is None else max(arm.best, value)
+
+    def end_run(self, strategy: str, outcome: str) -> None:
+        """Note how a run ended, in words."""
+        arm = self.arms[strategy]
+        arm.runs_done, arm.epoch = arm.runs_done + 1, 0
+        self.say(f"{strategy}: {arm.doing}: {outcome}{self._left()}")
+
+    def skip_runs(self, strategy: str, count: int, doing: str) -> None:
+        """Note runs that were found done."""
+        if count:
+            arm = self.arms[strategy]
+            arm.runs_done, arm.doing = arm.runs_done + count, doing
+            self.say(f"{strategy}: {doing}")
+
+    def end_arm(self, strategy: str) -> None:
+        """Note that an arm is complete."""
+        arm = self.arms[strategy]
+        arm.seconds, arm.since = arm.elapsed, None
+        arm.doing, arm.runs_done, arm.epoch = "done", arm.runs, 0
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        print(line, file=self.stream, flush=True)
+
+    def seconds_left(self) -> float | None:
+        """Estimate the time left: each arm at its own pace, those not begun at the pace of the others."""
+        begun = [(arm.elapsed, arm.share) for arm in self.arms.values() if arm.elapsed and arm.share]
+        if not begun:
+            return None
+        mean = sum(elapsed for elapsed, _ in begun) / sum(share for _, share in begun)
+        left = 0.0
+        for arm in self.arms.values():
+            pace = arm.elapsed / arm.share if arm.elapsed and arm.share else mean
+            left += pace * (1 - arm.share)
+        return left
+
+    def _left(self) -> str:
+        left = self.seconds_left()
+        return f" (about {duration(left)} left)" if left else ""
+
+
+@dataclass
+class LiveProgress(Progress):
+    """The live table."""
+
+    def __enter__(self) -> "LiveProgress":
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live: Live = Live(
+            get_renderable=self._table, console=Console(file=self.stream), refresh_per_second=4, transient=True
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def end_run(self, strategy: str, outcome: str) -> None:
+        arm = self.arms[strategy]
+        arm.runs_done, arm.epoch = arm.runs_done + 1, 0
+
+    def skip_runs(self, strategy: str, count: int, doing: str) -> None:
+        arm = self.arms[strategy]
+        arm.runs_done, arm.doing = arm.runs_done + count, doing if count else arm.doing
+
+    def say(self, line: str) -> None:
+        self._live.console.print(line, highlight=False)
+
+    def _table(self) -> "Table":
+        from rich import box
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        left = self.seconds_left()
+        table = Table(box=box.SIMPLE_HEAD, caption=f"about {duration(left)} left" if left else "starting")
+        for header in ("strategy", "doing", "epoch", "progress", f"best val {self.metric}", "time"):
+            table.add_column(header, justify="right" if header in {"epoch", "time"} else "left")
+        for arm in self.arms.values():
+            epoch = f"{arm.epoch}/{arm.epochs}" if arm.since is not None else ""
+            best = f"{arm.best:.3f}" if arm.best is not None else ""
+            bar = ProgressBar(total=1, completed=arm.share, width=24)
+            table.add_row(arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else "")
+        return table
+
+
+def choose(metric: str) -> Progress:
+    """Return the live view on a terminal, else plain lines."""
+    return LiveProgress(metric) if sys.stderr.isatty() else Progress(metric)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words: `8 s`, `2 min 05 s`, `1 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

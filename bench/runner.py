@@ -1,0 +1,342 @@
+"""Run a study: plan its arms, tune each, do the final runs, and gather what came of them."""
+
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import data, paths
+from bench.data.dataset import Dataset, Split
+from bench.errors import InputError
+from bench.models.weights import Origin, locate
+from bench.progress import Progress
+from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value, digest
+from bench.strategies import STRATEGIES
+from bench.study import Study
+from bench.tracking import RunStore, system_metrics
+from bench.tuning import Report, Tuner
+
+if TYPE_CHECKING:
+    from bench.analysis import Evidence
+    from bench.worker import Finished, Worker
+
+TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
+EXPERIMENT = "bench/{study}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run; nothing here moves a number but through the device."""
+
+    folder: Path | None = None  # replaces target.data
+    device: str = "auto"
+    tracking_uri: str | None = None
+    fresh: bool = False  # forget what was done before
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A study with its data, its weights and its arms: everything that is known before any training."""
+
+    study: Study
+    dataset: Dataset
+    origin: Origin
+    splits: Mapping[int, Split]
+    arms: tuple[Arm, ...]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over arms and budgets: the study's run in MLflow."""
+        return digest([[arm.key for arm in self.arms], self.study.tuning.trials, self.study.seeds])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the final runs."""
+        return list(range(1, self.study.seeds + 1))
+
+
+def plan(study: Study, folder: Path | None = None) -> Plan:
+    """Open data and weights and lay out the arms; every mistake in the study is found here or in the worker."""
+    for number, name in enumerate(study.strategies):
+        STRATEGIES.get_or_raise(name, f"strategies.{number}")
+    if folder is not None:
+        study = study.model_copy(update={"target": study.target.model_copy(update={"data": str(folder)})})
+    origin = locate(study.source)
+    dataset = data.load(study.target)
+    seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
+    splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
+    settings = {
+        "data": dataset.digest,
+        "target": study.target.model_dump(mode="json", exclude={"data"}),
+        "model": study.source.model,
+        "weights": origin.identity,
+        "normalisation": [study.source.mean, study.source.std],
+        "head": study.head.model_dump(mode="json"),
+        "training": study.training.model_dump(mode="json"),
+        "metric": study.metric,
+    }
+    arms = tuple(Arm(study.name, name, settings) for name in study.strategies)
+    return Plan(study, dataset, origin, splits, arms)
+
+
+class Runner:
+    """Runs a plan; what is done already is found, not done again."""
+
+    def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
+        self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
+        self.store = RunStore(options.tracking_uri, EXPERIMENT.format(study=plan.study.name))
+        self._worker: Worker | None = None
+
+    @property
+    def worker(self) -> "Worker":
+        """The worker, built when the first run is needed: a finished study never imports torch."""
+        if self._worker is None:
+            from bench.worker import Worker
+
+            self.progress.say("loading torch and the source model ...")
+            self._worker = Worker(self.study, self.plan.dataset, self.plan.origin, self.options.device)
+        return self._worker
+
+    def run(self) -> "Evidence":
+        """Do all runs that are missing and return what is known of the study."""
+        started = time.monotonic()
+        with _alone(self.study.name), self._study_run() as study_run:
+            for arm in self.plan.arms:
+                if self.options.fresh:
+                    self._tuner(arm).forget()
+                runs = self.study.tuning.trials + self.study.seeds
+                self.progress.plan(arm.strategy, runs, self.study.training.epochs)
+            for arm in self.plan.arms:
+                self._run_arm(arm, study_run)
+        return self.evidence(time.monotonic() - started)
+
+    @contextmanager
+    def _study_run(self) -> Iterator[str]:
+        """Keep the study's run open in the store while its arms run."""
+        study = self.study
+        tags = {**_scenario(study), "question": study.question}
+        run_id = self.store.open_study(study.name, self.plan.key, tags, _flat(study.model_dump(mode="json")))
+        self.store.fail_leftovers(run_id)
+        dataset = self.plan.dataset
+        self.store.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
+        status: Any = "FAILED"
+        try:
+            with system_metrics(self.store, run_id):
+                yield run_id
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self.store.close(run_id, status)
+
+    def _run_arm(self, arm: Arm, study_run: str) -> None:
+        tuner = self._tuner(arm)
+        tuned = tuner.result()
+        todo = self._missing(arm, tuned.best) if tuned.trials >= self.study.tuning.trials else None
+        self.progress.skip_runs(arm.strategy, tuned.trials, f"{tuned.trials} trials found done")
+        if todo == []:
+            self.progress.skip_runs(arm.strategy, self.study.seeds, f"{self.study.seeds} seeds found done")
+            self.progress.end_arm(arm.strategy)
+            return
+        arm_run = self._open_arm(arm, study_run, tuned.best)
+        status: Any = "FAILED"
+        try:
+            tuned = tuner.run(lambda number, params, report: self._trial(arm, arm_run, number, params, report))
+            for seed in self._missing(arm, tuned.best):
+                self._final(RunSpec(arm, self._chosen(arm, tuned.best), seed, Purpose.FINAL), arm_run)
+            self._open_arm(arm, study_run, tuned.best)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self.store.close(arm_run, status)
+            self.progress.end_arm(arm.strategy)
+
+    def _tuner(self, arm: Arm) -> Tuner:
+        journal = paths.home() / "optuna" / f"{self.study.name}.journal"
+        strategy = STRATEGIES[arm.strategy]
+        return Tuner(arm, strategy, self.study.tuning, self.study.training.epochs, self.study.metric, journal)
+
+    def _chosen(self, arm: Arm, best: Mapping[str, Value] | None) -> Mapping[str, Value]:
+        """Return the best hyperparameters; the defaults if every trial failed."""
+        return best if best is not None else STRATEGIES[arm.strategy].defaults
+
+    def _finals(self, arm: Arm, best: Mapping[str, Value] | None) -> dict[str, int]:
+        """Return the keys of the arm's final runs, and their seeds."""
+        params = self._chosen(arm, best)
+        return {RunSpec(arm, params, seed, Purpose.FINAL).key: seed for seed in self.plan.seeds}
+
+    def _missing(self, arm: Arm, best: Mapping[str, Value] | None) -> list[int]:
+        """Return the seeds whose final run is not done."""
+        wanted = self._finals(arm, best)
+        found = self.store.find(wanted) if not self.options.fresh else {}
+        return [seed for key, seed in wanted.items() if key not in found]
+
+    def _open_arm(self, arm: Arm, study_run: str, best: Mapping[str, Value] | None) -> str:
+        model_plan = self.worker.plan_text(arm, self._chosen(arm, best))
+        tags = {**_scenario(self.study), "data": self.plan.dataset.digest, "weights": self.plan.origin.identity}
+        tags |= {f"best.{name}": str(value) for name, value in (best or {}).items()}
+        return self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy}, model_plan)
+
+    def _trial(
+        self, arm: Arm, arm_run: str, number: int, params: Mapping[str, Value], report: Report
+    ) -> RunResult:
+        spec = RunSpec(arm, params, TUNING_SEED, Purpose.TRIAL)
+        metric = f"val/{self.study.metric}"
+        doing = f"trial {number + 1}/{self.study.tuning.trials}"
+
+        def judge(row: Mapping[str, float]) -> bool:
+            last = int(row["epoch"]) + 1 == self.study.training.epochs
+            return report(int(row["epoch"]) + 1, row[metric]) or last
+
+        return self._do(spec, arm_run, doing, judge, {"trial": number}).result
+
+    def _final(self, spec: RunSpec, arm_run: str) -> None:
+        self._do(spec, arm_run, f"seed {spec.seed}/{self.study.seeds}", lambda row: True, {})
+
+    def _do(self, spec: RunSpec, arm_run: str, doing: str, judge: Any, tags: Mapping[str, Any]) -> "Finished":
+        """Do a run, show it and log it."""
+        strategy, metric = spec.arm.strategy, f"val/{self.study.metric}"
+        worker = self.worker
+        self.progress.start_run(strategy, doing)
+        parts = self.plan.splits[spec.seed]
+        params = {**_flat(self.study.training.model_dump(mode="json")), **_sizes(parts), "split": parts.hash}
+        name = doing.partition("/")[0]
+        live = self.store.start(spec, arm_run, name, params, {**_scenario(self.study), **tags})
+
+        def after_epoch(row: Mapping[str, float]) -> bool:
+            live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+            self.progress.end_epoch(strategy, row[metric])
+            return bool(judge(row))
+
+        with _ended_whatever_happens(live), tempfile.TemporaryDirectory() as folder:
+            finished = worker.run(spec, after_epoch)
+            live.finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
+        self.progress.end_run(strategy, _outcome(finished.result, self.study.metric))
+        return finished
+
+    def evidence(self, wall_seconds: float | None = None) -> "Evidence":
+        """Return what the store holds of this plan.
+
+        Raises:
+            InputError: if a run is missing.
+        """
+        from bench.analysis import Evidence
+
+        keys: list[str] = []
+        for arm in self.plan.arms:
+            tuned = self._tuner(arm).result()
+            if tuned.trials < self.study.tuning.trials:
+                have = f"{tuned.trials} of {self.study.tuning.trials} trials of {arm.strategy} are done"
+                raise InputError(f"the study is not finished: {have}", self.study.name, "run `bench run` first")
+            keys += self._finals(arm, tuned.best)
+        runs = self.store.runs_frame(keys)
+        done = runs[runs["status"] == "done"]["mlflow_run_id"]
+        trials = self.store.trials_frame([arm.key for arm in self.plan.arms])
+        trials = trials[trials["trial"] < self.study.tuning.trials]
+        return Evidence(
+            study=self.study,
+            runs=runs,
+            trials=trials,
+            curves=self.store.curves_frame(done),
+            predictions=self.store.predictions_frame(done),
+            provenance=self._provenance(wall_seconds),
+        )
+
+    def _provenance(self, wall_seconds: float | None) -> dict[str, Any]:
+        plan, split = self.plan, self.plan.splits[1]
+        duplicates = data.near_duplicates(plan.dataset, split)
+        return {
+            "command": shlex.join(["bench", *sys.argv[1:]]),
+            "protocol": PROTOCOL,
+            "data": plan.dataset.name,
+            "data origin": plan.dataset.origin,
+            "data licence": plan.dataset.licence,
+            "data digest": plan.dataset.digest,
+            "classes": len(plan.dataset.classes),
+            "images": _sizes(split),
+            "split hash of seed 1": split.hash,
+            "images left out": [f"{r.name}: {r.reason}" for r in plan.dataset.rejected],
+            "near-duplicates across parts": [" = ".join(map(str, pair)) for pair in duplicates],
+            "source weights": plan.origin.text,
+            "source weights identity": plan.origin.identity,
+            "tracking store": self.store.uri,
+            "wall seconds of this command": round(wall_seconds, 1) if wall_seconds is not None else "report only",
+        }
+
+
+@contextmanager
+def _ended_whatever_happens(live: Any) -> Iterator[None]:
+    """End a run in the store as KILLED if the process is interrupted or something unforeseen is raised."""
+    try:
+        yield
+    except BaseException:
+        live.abandon()
+        raise
+
+
+@contextmanager
+def _alone(study: str) -> Iterator[None]:
+    """Hold the study's lock, or say at once that another process holds it."""
+    try:
+        with paths.locked(paths.home() / "locks" / f"{study}.lock", wait=False):
+            yield
+    except BlockingIOError as error:
+        raise InputError(f"another process is running the study {study}", str(paths.home())) from error
+
+
+def _scenario(study: Study) -> dict[str, str]:
+    scenario = study.scenario
+    return {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _sizes(split: Split) -> dict[str, int]:
+    return {"train images": len(split.train), "val images": len(split.val), "test images": len(split.test)}
+
+
+def _outcome(result: RunResult, metric: str) -> str:
+    if result.status is Status.FAILED:
+        return f"failed: {result.error}"
+    if result.status is Status.PRUNED:
+        return f"pruned after epoch {len(result.curve)}, val {metric} {result.metrics[f'val/{metric}']:.3f}"
+    return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {result.train_seconds + result.eval_seconds:.1f} s"
+
+
+def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:
+    """Write a final run's weights and predictions to `folder`."""
+    if finished.logits is None or finished.test is None:
+        return {}
+    from safetensors.torch import save_file
+
+    weights, predictions = folder / "weights.safetensors", folder / "predictions.csv"
+    save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
+    shifted = np.exp(finished.logits - finished.logits.max(1, keepdims=True))
+    confidence = shifted.max(1) / shifted.sum(1)
+    import pandas as pd
+
+    pd.DataFrame(
+        {
+            "image": [dataset.names[i] for i in finished.test],
+            "target": [dataset.classes[i] for i in dataset.labels[finished.test]],
+            "prediction": [dataset.classes[i] for i in finished.logits.argmax(1)],
+            "probability": confidence.round(6),
+        }
+    ).to_csv(predictions, index=False)
+    return {weights.name: weights, predictions.name: predictions}

@@ -1,0 +1,183 @@
+"""A strategy is a matrix: where the weights start, and a learning-rate multiplier for each stage and phase.
+
+Zero means frozen. Nothing else distinguishes the strategies, so each one is a few lines of data.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.registry import Registry
+from bench.spec import Value
+
+
+@dataclass(frozen=True)
+class Range:
+    """A hyperparameter that is tuned: a closed interval, its default, and how it is sampled."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.default <= self.high:
+            raise ValueError(f"default {self.default} is outside [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the epochs, with a multiplier for each stage, input to output, and last for the head."""
+
+    share: float
+    multipliers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """Where the weights start, and the matrix of multipliers: a row for each phase.
+
+    Raises:
+        ValueError: if rows differ in length, a multiplier is negative or not finite, shares don't add up to
+            one, or the head is never trained.
+    """
+
+    start: Literal["he", "pretrained"]
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        rows = [phase.multipliers for phase in self.phases]
+        if not rows or len({len(row) for row in rows}) != 1:
+            raise ValueError("every phase needs one multiplier for each stage and one for the head")
+        if any(value < 0 or not math.isfinite(value) for row in rows for value in row):
+            raise ValueError("multipliers are finite and not negative")
+        if not math.isclose(sum(phase.share for phase in self.phases), 1):
+            raise ValueError("the shares of the phases don't add up to 1")
+        if not any(row[-1] for row in rows):
+            raise ValueError("the head is new: a plan that never trains it says nothing")
+
+    @property
+    def stages(self) -> int:
+        """How many stages stand before the head."""
+        return len(self.phases[0].multipliers) - 1
+
+    @property
+    def frozen_prefix(self) -> int:
+        """How many leading stages stay frozen in every phase: their output can be computed once."""
+        for stage in range(self.stages):
+            if any(phase.multipliers[stage] for phase in self.phases):
+                return stage
+        return self.stages
+
+    def matrix(self) -> str:
+        """Return the plan as text: a line for each phase."""
+        lines = [f"start: {self.start}"]
+        for number, phase in enumerate(self.phases, 1):
+            *stages, head = (f"{value:.3g}" for value in phase.multipliers)
+            lines.append(f"phase {number} ({phase.share:.0%} of the epochs): {' '.join(stages)} · {head}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way of using pretrained weights.
+
+    Args:
+        multipliers: (number of stages, hyperparameters) to the phases of the plan.
+        space: what is tuned, beside `COMMON`; `learning_rate` is that of a multiplier of 1.
+    """
+
+    name: str
+    summary: str
+    start: Literal["he", "pretrained"]
+    phases: Callable[[int, Mapping[str, Value]], tuple[Phase, ...]]
+    learning_rate: Range
+    space: Mapping[str, Range]
+
+    @property
+    def search_space(self) -> dict[str, Range]:
+        """Everything that is tuned, by name."""
+        return {"learning_rate": self.learning_rate, "weight_decay": WEIGHT_DECAY, **self.space}
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """The hyperparameters of the first trial."""
+        return {name: int(r.default) if r.integer else r.default for name, r in self.search_space.items()}
+
+    def plan(self, stages: int, params: Mapping[str, Value]) -> TransferPlan:
+        """Return the matrix for a model of so many stages."""
+        return TransferPlan(self.start, self.phases(stages, params))
+
+
+WEIGHT_DECAY = Range(1e-4, 1e-1, 1e-2, log=True)
+STRATEGIES: Registry[Strategy] = Registry("strategy")
+
+
+def _constant(stage_multiplier: float) -> Callable[[int, Mapping[str, Value]], tuple[Phase, ...]]:
+    return lambda stages, _: (Phase(1, (stage_multiplier,) * stages + (1,)),)
+
+
+def _last_stages(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+    """Freeze all but the last `unfrozen` stages; the stem stays frozen, or it would be `full`."""
+    unfrozen = min(int(params["unfrozen"]), stages - 1)
+    return (Phase(1, (0,) * (stages - unfrozen) + (1,) * (unfrozen + 1)),)
+
+
+def _decayed(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+    """Multiply by `decay` for each stage further from the head (ULMFiT: Howard and Ruder 2018, section 3.2)."""
+    decay = float(params["decay"])
+    return (Phase(1, tuple(decay ** (stages - 1 - stage) for stage in range(stages)) + (1,)),)
+
+
+STRATEGIES.add(
+    Strategy(
+        name="scratch",
+        summary="He initialisation, all stages trained: what the pretrained weights are measured against",
+        start="he",
+        phases=_constant(1),
+        learning_rate=Range(3e-4, 3e-2, 3e-3, log=True),
+        space={},
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="feature_extractor",
+        summary="pretrained and frozen; only the head is trained",
+        start="pretrained",
+        phases=_constant(0),
+        learning_rate=Range(1e-3, 1e-1, 1e-2, log=True),
+        space={},
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="partial",
+        summary="pretrained; the last stages and the head are trained (how many stages: tuned)",
+        start="pretrained",
+        phases=_last_stages,
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={"unfrozen": Range(1, 3, 1, integer=True)},
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="full",
+        summary="pretrained; all stages trained at one learning rate",
+        start="pretrained",
+        phases=_constant(1),
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={},
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="discriminative",
+        summary="pretrained; all stages trained, slower towards the input (the decay per stage: tuned)",
+        start="pretrained",
+        phases=_decayed,
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={"decay": Range(0.2, 0.9, 0.5)},
+    )
+)

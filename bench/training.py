@@ -1,0 +1,166 @@
+"""The one training loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.execution import Execution
+from bench.inputs import EVAL_BATCH, Inputs, batches
+from bench.metrics import score
+from bench.models.build import TransferModel
+from bench.optimizers import build_optimizer, build_schedule, clip_gradients, freeze
+from bench.spec import Value, derive_seed
+from bench.strategies import TransferPlan
+from bench.study import Training
+
+Row = dict[str, float]
+
+
+class DivergedError(Exception):
+    """The loss is not finite; the run stops with this as its reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a run trains on, and how.
+
+    Args:
+        model: the whole model, whose parameters are trained.
+        forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
+        labels: int64, shape (N,), of the whole data set, on the device.
+        training: with the run's hyperparameters filled in.
+        metric: the name of the metric that chooses the best epoch.
+    """
+
+    model: TransferModel
+    forward: nn.Module
+    plan: TransferPlan
+    inputs: Inputs
+    labels: Tensor
+    train: np.ndarray
+    val: np.ndarray
+    training: Training
+    learning_rate: float
+    seed: int
+    execution: Execution
+    metric: str = "accuracy"
+
+
+@dataclass
+class Trained:
+    """What came of training: the curve, and the best epoch's weights, restored in the model."""
+
+    curve: list[Row] = field(default_factory=list)
+    best_epoch: int = 0
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    stopped: bool = False
+
+    @property
+    def best_row(self) -> Row:
+        """The epoch whose weights are restored."""
+        return self.curve[self.best_epoch]
+
+
+def train(task: Task, keep_going: Callable[[Row], bool] = lambda row: True) -> Trained:
+    """Train to the last epoch, or until `keep_going` says no, and restore the best epoch by val.
+
+    Raises:
+        DivergedError: if a loss is not finite.
+    """
+    result = Trained()
+    torch.manual_seed(derive_seed(task.seed, "dropout"))
+    for multipliers, epochs in phase_epochs(task.plan, task.training.epochs):
+        freeze(task.model, multipliers)
+        optimizer = build_optimizer(task.model, multipliers, task.learning_rate, task.training)
+        steps = epochs * -(-len(task.train) // task.training.batch_size)
+        schedule = build_schedule(optimizer, task.training, steps)
+        for _ in range(epochs):
+            started = time.perf_counter()
+            task.model.set_training(multipliers)
+            order = np.random.default_rng([task.seed, len(result.curve)]).permutation(task.train)
+            losses = []
+            for batch in batches(order, task.training.batch_size):
+                inputs = task.inputs.train(batch, task.seed, len(result.curve))
+                with task.execution.autocast():
+                    logits = task.forward(inputs)
+                loss = _loss(logits, task.labels[batch], task.training.label_smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                clip_gradients(optimizer, task.training.gradient_clip)
+                rate = max(group["lr"] for group in optimizer.param_groups)
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach() * len(batch))
+            train_loss = torch.stack(losses).sum().item() / len(order)
+            trained = time.perf_counter()
+            result.train_seconds += trained - started
+            row = {"epoch": len(result.curve), "learning_rate": rate, "train/loss": train_loss}
+            row |= {f"val/{name}": value for name, value in evaluate(task, task.val).items()}
+            result.eval_seconds += time.perf_counter() - trained
+            _note(task, result, row)
+            if not keep_going(row):
+                result.stopped = True
+                return result
+    task.model.load_state_dict(result.best, strict=False)
+    return result
+
+
+def _loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def _note(task: Task, result: Trained, row: Row) -> None:
+    """Add an epoch to the curve, and keep its weights if it is the best so far (ties: the lower val loss)."""
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise DivergedError(f"{bad[0]} is not finite in epoch {len(result.curve) + 1}")
+    result.curve.append(row)
+    order = (f"val/{task.metric}", "val/loss")
+    best = result.best_row
+    if not result.best or (row[order[0]], -row[order[1]]) > (best[order[0]], -best[order[1]]):
+        result.best_epoch = len(result.curve) - 1
+        result.best = trained_state(task.model, task.plan)
+
+
+def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
+    """Return copies of all tensors that the plan lets change: parameters and running statistics."""
+    moved = [any(phase.multipliers[stage] for phase in plan.phases) for stage in range(plan.stages)]
+    names = {f"backbone.{n}" for stage, m in zip(model.stages, moved, strict=True) if m for n in stage.tensors}
+    state = model.state_dict()
+    return {n: t.detach().clone() for n, t in state.items() if n in names or n.startswith("head.")}
+
+
+def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[tuple[float, ...], int]]:
+    """Divide the epochs among the phases; every phase gets one at least, the last what is left."""
+    counts = [max(1, round(phase.share * epochs)) for phase in plan.phases[:-1]]
+    counts.append(max(1, epochs - sum(counts)))
+    return [(phase.multipliers, count) for phase, count in zip(plan.phases, counts, strict=True)]
+
+
+def evaluate(task: Task, indices: np.ndarray) -> dict[str, float]:
+    """Return the scores on images `indices`, in eval mode."""
+    return score(predict(task, indices), task.labels[indices])
+
+
+@torch.inference_mode()
+def predict(task: Task, indices: np.ndarray) -> Tensor:
+    """Return the logits of images `indices`, shape (N, classes), float32, in eval mode."""
+    task.model.eval()
+    task.forward.eval()
+    return torch.cat(
+        [task.forward(task.inputs.evaluate(batch)).float() for batch in batches(indices, EVAL_BATCH)]
+    )
+
+
+def apply_params(training: Training, params: Mapping[str, Value]) -> Training:
+    """Return the settings with the hyperparameters that they name replaced."""
+    own: Sequence[str] = [name for name in params if name in Training.model_fields]
+    return training.model_copy(update={name: params[name] for name in own})

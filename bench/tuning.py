@@ -1,0 +1,157 @@
+"""Choose hyperparameters with Optuna: the same number of trials for every strategy, the defaults first.
+
+The only file that imports optuna. Storage is a journal file: it survives the process, and is safe to open by many.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from bench.errors import InputError
+from bench.spec import Arm, RunResult, Status, Value, derive_seed, digest
+from bench.strategies import Range, Strategy
+from bench.study import Tuning
+
+Report = Callable[[int, float], bool]  # (epoch, value) to whether the trial goes on
+Objective = Callable[[int, Mapping[str, Value], Report], RunResult]
+
+_STATES = {
+    Status.DONE: TrialState.COMPLETE,
+    Status.PRUNED: TrialState.PRUNED,
+    Status.FAILED: TrialState.FAIL,
+}
+_RANDOM_SHARE = 3  # the first of every three trials are random, then TPE learns from them
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning an arm gave: how many trials are done, and the best hyperparameters, if any trial was done."""
+
+    trials: int
+    best: Mapping[str, Value] | None
+    best_value: float | None
+
+
+class Tuner:
+    """The trials of one arm.
+
+    Args:
+        path: the journal file; None keeps the trials in memory.
+        epochs: of a trial.
+        metric: `val/<metric>`, maximised.
+    """
+
+    def __init__(
+        self, arm: Arm, strategy: Strategy, tuning: Tuning, epochs: int, metric: str, path: Path | None
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.strategy, self.tuning, self.metric = strategy, tuning, metric
+        self.name = f"{arm.strategy}-{digest([arm.key, tuning.pruner, tuning.seed])[:32]}"
+        self.space = {name: _distribution(r) for name, r in strategy.search_space.items()}
+        self.storage = _storage(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study = optuna.create_study(
+                study_name=self.name,
+                storage=self.storage,
+                direction="maximize",
+                pruner=build_pruner(tuning, epochs),
+                load_if_exists=True,
+            )
+
+    def result(self) -> Tuned:
+        """Return what the first `tuning.trials` trials gave; ties go to the lower loss, then to the earlier."""
+        counted = self._counted()[: self.tuning.trials]
+        done = [t for t in counted if t.state == TrialState.COMPLETE]
+        if not done:
+            return Tuned(len(counted), None, None)
+        best = max(done, key=lambda t: (t.values[0], -t.user_attrs["val_loss"], -t.number))
+        return Tuned(len(counted), best.params, best.values[0])
+
+    def forget(self) -> None:
+        """Delete all trials of the arm."""
+        optuna.delete_study(study_name=self.name, storage=self.storage)
+
+    def run(self, objective: Objective) -> Tuned:
+        """Run the trials that are missing, one after the other, and return the result."""
+        self._end_leftovers()
+        while (number := len(self._counted())) < self.tuning.trials:
+            self._run_one(number, objective)
+        return self.result()
+
+    def _run_one(self, number: int, objective: Objective) -> None:
+        """Run a trial. Its sampler is seeded by its number, so that a resumed study asks for the same ones."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.sampler = TPESampler(
+                seed=derive_seed(self.tuning.seed, f"trial {number}") % 2**32,
+                n_startup_trials=max(2, self.tuning.trials // _RANDOM_SHARE),
+                multivariate=True,
+                group=True,
+            )
+        if number == 0:
+            self.study.enqueue_trial(dict(self.strategy.defaults), skip_if_exists=True)
+        trial = self.study.ask(self.space)
+        trial.set_user_attr("number", number)
+
+        def report(epoch: int, value: float) -> bool:
+            trial.report(value, epoch)
+            return not trial.should_prune()
+
+        result = objective(number, trial.params, report)
+        trial.set_user_attr("run_key", result.spec.key)
+        trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
+        value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
+        self.study.tell(trial, value, _STATES[result.status])
+
+    def _counted(self) -> list[FrozenTrial]:
+        """Return the trials that were told, in order; one whose process died is not counted."""
+        return [t for t in self.study.get_trials(deepcopy=False) if "run_key" in t.user_attrs and t.state.is_finished()]
+
+    def _end_leftovers(self) -> None:
+        """End trials that a killed process left running: TPE would take them for hopeless ones under way."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _distribution(span: Range) -> BaseDistribution:
+    if span.integer:
+        return IntDistribution(int(span.low), int(span.high), log=span.log)
+    return FloatDistribution(span.low, span.high, log=span.log)
+
+
+def build_pruner(tuning: Tuning, epochs: int) -> BasePruner:
+    """Return the pruner, with the same rules for every strategy.
+
+    Successive halving (Li et al. 2020, ASHA): rungs at a quarter of the epochs and three times that; the best
+    third of what reached a rung goes on. Median: stops what is below the median of earlier trials.
+    """
+    first = max(1, round(epochs / 4))
+    if tuning.pruner == "successive_halving":
+        return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3, min_early_stopping_rate=0)
+    if tuning.pruner == "median":
+        return MedianPruner(n_startup_trials=1, n_warmup_steps=first)
+    return NopPruner()
+
+
+def _storage(path: Path | None) -> Any:
+    if path is None:
+        return optuna.storages.InMemoryStorage()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return JournalStorage(JournalFileBackend(str(path)))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the tuning journal can't be read ({error})", str(path), "move it away") from error

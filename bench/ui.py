@@ -1,0 +1,135 @@
+"""The MLflow UI on the right store, in two processes instead of MLflow's fifteen."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from bench import address, paths
+from bench.errors import InputError
+
+START_SECONDS, STOP_SECONDS = 120.0, 10.0
+LAST_PORT = 65535
+
+
+def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves the UI, and its environment.
+
+    Args:
+        uri: of the store, see `address.resolve_uri`; a database.
+        host: address to bind. MLflow itself answers only to this machine's names and private networks.
+        port: a free port.
+
+    Raises:
+        InputError: if the store is a server (it has a UI of its own) or the port can't be bound.
+    """
+    uri = address.resolve_uri(uri)
+    if address.is_server(uri):
+        raise InputError(
+            "the store is a server and shows its own UI", address.shown(uri), "open it in a browser"
+        )
+    _check_port(host, port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--artifacts-destination", str(address.artifact_folder(uri))]
+    command += ["--host", host, "--port", str(port)]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return command, {**os.environ, **quiet}
+
+
+def run_ui(uri: str | None, host: str, port: int) -> None:
+    """Serve the UI until Ctrl-C or SIGTERM; say where it is as soon as it answers.
+
+    Raises:
+        InputError: see `ui_command`, or if the server ends by itself; its output is in `BENCH_HOME`/ui.log.
+    """
+    uri = address.resolve_uri(uri)
+    if address.is_server(uri):
+        print(f"The MLflow UI is at {address.shown(uri)}")  # noqa: T201 -- what the command is for
+        return
+    command, environment = ui_command(uri, host, port)
+    with address.one_at_a_time(uri):
+        address.prepare(uri)
+    log = paths.home() / "ui.log"
+    with log.open("wb") as output, _stopping_on_signals():
+        # A session of its own: Ctrl-C reaches only this process, which then stops all of them in order.
+        server = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            _wait_until_ready(server, port, host, log)
+            print(f"The MLflow UI is at {url} (Ctrl-C stops it)", flush=True)  # noqa: T201
+            server.wait()
+            raise InputError("the MLflow UI ended by itself", str(log), _last_line(log))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _stop(server)
+
+
+def _check_port(host: str, port: int) -> None:
+    if not 0 < port <= LAST_PORT:
+        raise InputError(f"{port} is not a port", "--port", f"choose one from 1 to {LAST_PORT}")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InputError(
+            f"'{host}' is no address of this machine", "--host", "for example 127.0.0.1"
+        ) from error
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(place)
+        except OSError as error:
+            what = f"port {port} of {host} can't be used ({(error.strerror or str(error)).lower()})"
+            raise InputError(
+                what, "--port", f"choose another, for example --port {port % LAST_PORT + 1}"
+            ) from error
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, host: str, log: Path) -> None:
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and server.poll() is None:
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://{here}:{port}/health", timeout=5).close()
+            return
+        time.sleep(0.2)
+    raise InputError("the MLflow UI did not start", str(log), _last_line(log))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return address.shown(lines[-1][:200]) if lines else "its output is empty"
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """Let SIGTERM end the wait as Ctrl-C does, so that no server is left behind."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server and what it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(STOP_SECONDS)
+            return

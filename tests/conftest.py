@@ -1,0 +1,50 @@
+"""Every test starts from an empty `BENCH_HOME`, offline, and with no tracking server in its environment."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Read by libraries when they are imported, so set before any test module is.
+os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg")
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+settings.register_profile(
+    "bench", deadline=None
+)  # how long an example takes says something of the machine only
+settings.load_profile("bench")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_this_session(tmp_path_factory):
+    """One cache for all tests: decoding the packaged data anew for each would take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(
+            "BENCH_HOME", str(tmp_path_factory.mktemp("home"))
+        )  # for fixtures of a module or session
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _home_of_this_test(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real images that stands beside the clone where this project is developed."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no development data in {folder}")
+    return folder
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,286 @@
+"""The report's files: complete, the same bytes each time, safe with hostile names, whole until replaced."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from synthetic import LEVEL, make_evidence, make_study
+
+from bench.analysis import summarise
+from bench.report import preview, table, write, write_overview
+from bench.report.figures import pareto
+from bench.report.style import LOOKS, SPARE, look, spread, theme
+from bench.report.tables import NOTHING, overview, seconds
+
+FILES = {
+    *("runs.csv", "trials.csv", "summary.json", "report.md", "index.html"),
+    *(f"figures/{name}.{form}" for name in ("accuracy", "curves", "cost") for form in ("png", "svg")),
+}
+HOSTILE = "<script>alert('x')</script>|`*[a](javascript:b)"
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, follow and run, and checks that every element is closed."""
+
+    EMPTY = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.sources, self.links, self.alts, self.text = [], [], [], [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.sources += [values["src"]] if "src" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.alts += [values["alt"]] if tag == "img" else []
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    evidence = make_evidence(failed=[("partial", 1)])
+    write(evidence, folder)
+    return evidence, folder
+
+
+class TestStudyReport:
+    def test_every_file_and_nothing_else(self, written):
+        assert set(contents(written[1])) == FILES
+
+    def test_the_same_evidence_gives_the_same_bytes(self, written, tmp_path):
+        evidence, folder = written
+        shuffled = replace(evidence, runs=evidence.runs.sample(frac=1, random_state=1))
+        write(shuffled, tmp_path)
+        assert contents(tmp_path) == contents(folder)
+
+    def test_rows_in_csv_are_all_runs_failed_ones_included(self, written):
+        evidence, folder = written
+        runs = pd.read_csv(folder / "runs.csv")
+        assert len(runs) == 15
+        assert runs.columns[:6].tolist() == ["study", "size", "similarity", "strategy", "seed", "status"]
+        assert runs["strategy"].drop_duplicates().tolist() == list(LEVEL)
+        assert runs.query("status == 'failed'")[["strategy", "seed"]].to_numpy().tolist() == [["partial", 1]]
+        assert len(pd.read_csv(folder / "trials.csv")) == len(evidence.trials) == 40
+
+    def test_summary_is_strict_json_with_its_version(self, written):
+        found = json.loads((written[1] / "summary.json").read_text(), parse_constant=pytest.fail)
+        assert found["version"] == 1
+        assert [result["strategy"] for result in found["results"]] == list(LEVEL)
+        assert found["ruling"]["advised"] == ["feature_extractor"]
+        assert found["provenance"]["device"] == "cpu"
+
+    def test_the_page_needs_nothing_but_itself(self, written):
+        page = Page((written[1] / "index.html").read_text())
+        assert len(page.sources) == 3
+        assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+        assert not {"script", "link", "iframe", "object"} & set(page.tags)
+        assert "http" not in (written[1] / "index.html").read_text().replace("https://cs231n.github.io", "")
+
+    def test_every_link_of_the_page_leads_somewhere(self, written):
+        page = Page((written[1] / "index.html").read_text())
+        local = [link for link in page.links if not link.startswith("https://cs231n.github.io/")]
+        assert len(local) == 9
+        assert all((written[1] / link).is_file() for link in local)
+
+    def test_both_forms_say_the_same(self, written):
+        evidence, folder = written
+        summary = summarise(evidence)
+        page = " ".join(Page((folder / "index.html").read_text()).text.split())
+        markdown = (folder / "report.md").read_text().replace("\\", "")
+        for words in (summary.verdict, summary.ruling.sentence, *summary.notes):
+            assert words in page
+            assert words in markdown
+        for row in table(summary)[1]:
+            assert "| " + " | ".join(row) + " |" in markdown
+            assert all(cell in page for cell in row)
+
+    def test_every_figure_has_words_for_who_cannot_see_it(self, written):
+        evidence, folder = written
+        alts = Page((folder / "index.html").read_text()).alts
+        full = summarise(evidence).result("full").test
+        assert f"full {full.value:.3f}" in alts[0]
+        assert all(len(alt) > 40 for alt in alts)
+
+    def test_figures_are_wide_enough_and_white_behind(self, written):
+        for name in ("accuracy", "curves", "cost"):
+            picture = Image.open(written[1] / "figures" / f"{name}.png").convert("RGB")
+            assert picture.width == 1280
+            assert picture.getpixel((1, 1)) == (255, 255, 255)
+
+    def test_hostile_names_do_nothing(self, tmp_path):
+        evidence = make_evidence(classes=(HOSTILE, "bee"))
+        evidence.provenance["rejected_images"] = [{"name": HOSTILE, "reason": "truncated"}]
+        write(evidence, tmp_path)
+        page = Page((tmp_path / "index.html").read_text())
+        assert "script" not in page.tags
+        assert page.text.count(HOSTILE) == 2
+        markdown = (tmp_path / "report.md").read_text()
+        assert "<script" not in markdown
+        assert r"\|\`\*[a]\(javascript:b)" in markdown
+        rows = [line for line in markdown.splitlines() if line.startswith("| &lt;script")]
+        assert [row.replace(r"\|", "").count("|") for row in rows] == [len(LEVEL) + 3]
+
+    def test_an_earlier_report_stays_when_a_new_one_fails(self, written, tmp_path):
+        shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)
+        before = contents(tmp_path)
+        broken = make_evidence(images=30)
+        broken.provenance["wall_seconds"] = float("nan")
+        with pytest.raises(ValueError, match="JSON"):
+            write(broken, tmp_path)
+        assert contents(tmp_path) == before
+
+    def test_all_failed_is_a_report_too(self, tmp_path):
+        write(make_evidence(failed=[(name, seed) for name in LEVEL for seed in range(3)]), tmp_path)
+        assert set(contents(tmp_path)) == FILES
+        assert "nothing to compare" in (tmp_path / "report.md").read_text()
+        assert f"| full | {NOTHING} | {NOTHING} |" in (tmp_path / "report.md").read_text()
+
+    @pytest.mark.parametrize("changes", [{"seeds": 1}, {"strategies": ["full"]}, {"scenario": None}])
+    def test_small_studies(self, changes, tmp_path):
+        before = dict(mpl.rcParams)
+        write(make_evidence(make_study(**changes), images=20, epochs=1), tmp_path)
+        assert set(contents(tmp_path)) == FILES
+        assert dict(mpl.rcParams) == before
+        assert plt.get_fignums() == []
+
+
+class TestTable:
+    def test_a_row_per_strategy_in_order(self):
+        headers, rows = table(summarise(make_evidence(failed=[("partial", 1)]), draws=200))
+        assert [row[0] for row in rows] == list(LEVEL)
+        assert {len(row) for row in rows} == {len(headers)}
+        assert rows[2][-1].endswith("(1 failed)")
+        assert rows[0][2:6] == ["26", "208", "8 (2 pruned)", "1,000"]
+        assert sum(row[-1].split(" (")[0] == "best" for row in rows) == 1
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(None, NOTHING), (0.04, "0.0"), (3.44, "3.4"), (9.97, "10"), (1240.4, "1,240")]
+    )
+    def test_seconds(self, value, text):
+        assert seconds(value) == text
+
+    def test_overview_has_a_column_per_study(self):
+        one = summarise(make_evidence(), draws=200)
+        two = summarise(make_evidence(make_study(name="other", strategies=["full"])), draws=200)
+        headers, rows = overview([one, two])
+        assert headers == ["Strategy", "small_similar", "other"]
+        assert [row[2] == NOTHING for row in rows] == [True, True, True, False, True]
+
+
+class TestOverview:
+    def test_files_links_and_verdicts(self, tmp_path):
+        studies = [make_study(name=name) for name in ("one", "two", "three")]
+        summaries = [(study, summarise(make_evidence(study, images=40), draws=200)) for study in studies]
+        write_overview(summaries, tmp_path)
+        assert set(contents(tmp_path)) == {
+            *("summary.json", "report.md", "index.html", "figures/overview.png", "figures/overview.svg")
+        }
+        page = Page((tmp_path / "index.html").read_text())
+        assert {f"../{study.name}/index.html" for study in studies} <= set(page.links)
+        assert all(summary.verdict in page.text for _, summary in summaries)
+        assert len(json.loads((tmp_path / "summary.json").read_text())["studies"]) == 3
+
+
+class TestPreview:
+    def test_a_picture_per_cell_first_as_evaluated(self, tmp_path):
+        colours = np.zeros((2, 3, 8, 8, 3), np.uint8)
+        colours[0, 0], colours[0, 1], colours[1, 2] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+        preview(colours, ["ant", "bee"], tmp_path / "preview.png")
+        picture = np.asarray(Image.open(tmp_path / "preview.png").convert("RGB"))
+        left, top = (
+            {
+                c: np.argwhere((picture == c).all(axis=2))[:, axis].mean()
+                for c in ((250, 0, 0), (0, 250, 0), (0, 0, 250))
+            }
+            for axis in (1, 0)
+        )
+        red, green, blue = left
+        assert left[red] < left[green] < left[blue]
+        assert top[red] == pytest.approx(top[green], abs=1)
+        assert top[red] < top[blue]
+
+    def test_a_label_is_needed_for_each_row(self, tmp_path):
+        with pytest.raises(ValueError, match="zip"):
+            preview(np.zeros((2, 1, 4, 4, 3), np.uint8), ["one"], tmp_path / "preview.png")
+        assert not list(tmp_path.iterdir())
+
+
+class TestLooks:
+    def test_every_strategy_has_its_own_look_and_keeps_it(self):
+        looks = [look(name) for name in LEVEL]
+        assert len({style.colour for style in looks}) == len({style.marker for style in looks}) == len(LEVEL)
+        assert look("adapter") == look("adapter")
+
+    @pytest.mark.parametrize("colour", [colour for colour, _ in (*LOOKS.values(), *SPARE)])
+    def test_labels_read_on_white(self, colour):
+        """WCAG 2.2, 1.4.3: at least 4.5 to 1."""
+        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
+
+    def test_theme_does_not_depend_on_the_users_settings(self):
+        def draw():
+            from matplotlib.figure import Figure
+
+            with theme():
+                figure = Figure()
+                figure.add_subplot().plot([1, 2])
+                figure.savefig(buffer := io.BytesIO())
+            return buffer.getvalue()
+
+        plain = draw()
+        with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+            assert draw() == plain
+
+
+class TestSpread:
+    @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.1, 2))
+    def test_apart_inside_and_in_order(self, places, gap):
+        moved = spread(places, gap, 0, 10)
+        apart = min(gap, 10 / max(1, len(places) - 1))
+        assert all(-1e-6 <= place <= 10 + 1e-6 for place in moved)
+        ordered = [after for _, after in sorted(zip(places, moved, strict=True))]
+        assert all(b - a >= apart - 1e-6 for a, b in pairwise(ordered))
+
+    def test_what_has_room_stays(self):
+        assert spread([1, 5, 9], 2, 0, 10) == [1, 5, 9]
+
+    def test_two_in_the_same_place_part_evenly(self):
+        assert spread([5, 5], 2, 0, 10) == [4, 6]
+
+
+class TestPareto:
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
+    def test_is_what_no_other_point_beats(self, points):
+        def beaten(one):
+            return any(p[0] <= one[0] and p[1] >= one[1] and p != one for p in points)
+
+        assert pareto(points) == sorted({p for p in points if not beaten(p)})

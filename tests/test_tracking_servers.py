@@ -1,0 +1,182 @@
+"""The same contract on a real MLflow server and on a real PostgreSQL; both are started here and stopped after."""
+
+import http.server
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tracking_contract import StoreContract, done, new_store, open_levels, spec
+
+from bench import address
+from bench.errors import InputError
+from bench.tracking import RunStore
+from bench.ui import ui_command
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(uri, folder):
+    """Run `run_ui` as a person would; yield the process and the address that it prints."""
+    code = f"from bench.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
+    environment = {**os.environ, "BENCH_HOME": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("The MLflow UI is at http://127.0.0.1:"), line
+        yield process, line.split()[5]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with serving(f"sqlite:///{folder}/mlflow.db", folder) as (_, url):
+        yield url
+
+
+class TestServer(StoreContract):
+    @pytest.fixture
+    def uri(self, server_uri):
+        return server_uri
+
+    def test_the_page_of_the_experiment_is_served(self, uri):
+        url = new_store(uri).experiment_url()
+        assert url.startswith(f"{uri}/#/experiments/")
+        assert b"<title>MLflow" in urllib.request.urlopen(url).read()
+
+    def test_its_port_is_busy_for_another(self, uri, tmp_path):
+        with pytest.raises(InputError, match="--port: port .* can't be used .*choose another"):
+            ui_command(f"sqlite:///{tmp_path}/a.db", "127.0.0.1", int(uri.rpartition(":")[2]))
+
+
+def start_postgres(binaries, folder, port, user):
+    data = f"{folder}/data"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+    for command in (
+        [f"{binaries}/initdb", "-D", data, "-A", "trust", "-U", "bench", "--no-sync"],
+        [f"{binaries}/pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start"],
+    ):
+        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def postgres_uri():
+    pytest.importorskip(
+        "psycopg2", reason="the PostgreSQL driver is not installed: pip install psycopg2-binary"
+    )
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: no /usr/lib/postgresql/*/bin")
+    user = None
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_name == "postgres"), None)
+        if user is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    folder, port = tempfile.mkdtemp(prefix="bench-pg-"), free_port()
+    if user:
+        shutil.chown(folder, user)
+    try:
+        start_postgres(binaries, folder, port, user)
+        yield f"postgresql+psycopg2://bench@127.0.0.1:{port}/postgres"
+    finally:
+        stop = [f"{binaries}/pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop"]
+        subprocess.run(stop, check=False, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class TestPostgres(StoreContract):
+    @pytest.fixture
+    def uri(self, postgres_uri, tmp_path, monkeypatch):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+        return postgres_uri
+
+    def test_artifacts_are_in_bench_home(self, uri, tmp_path):
+        open_levels(new_store(uri))
+        assert list((tmp_path / "home" / "artifacts").glob("toy-*/*/artifacts/plan.txt"))
+
+
+@pytest.mark.parametrize("scheme", ["http://127.0.0.1:{}", "postgresql+psycopg2://u:secret@127.0.0.1:{}/x"])
+def test_a_server_that_is_gone_is_named_in_one_line(scheme, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    if scheme.startswith("postgresql"):
+        pytest.importorskip("psycopg2", reason="the PostgreSQL driver is not installed")
+    uri = scheme.format(free_port())
+    with pytest.raises(InputError) as caught:
+        RunStore(uri, "toy")
+    assert address.shown(uri) in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_database_driver_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(InputError, match="driver psycopg2 is not installed; pip install psycopg2-binary"):
+        RunStore("postgresql+psycopg2://u@127.0.0.1/x", "toy")
+
+
+def test_a_web_server_that_is_not_mlflow_is_named(tmp_path):
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(InputError, match=uri):
+            RunStore(uri, "toy")
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_leaves_nothing_behind(tmp_path):
+    with serving(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) as (process, url):
+        store = new_store(url)
+        _, arm = open_levels(store)
+        live = store.start(spec(), arm, "seed 0", {}, {})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        with pytest.raises(InputError, match=f"{url}.*is the server running"):
+            live.finish(done(spec()))
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", 70000, "--port: 70000 is not a port"),
+        ("no-such-host.invalid", 5000, "--host: 'no-such-host.invalid' is no address"),
+        ("192.0.2.1", 5000, "can't be used"),
+    ],
+)
+def test_where_the_ui_can_not_be_is_said(host, port, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        ui_command(f"sqlite:///{tmp_path}/a.db", host, port)
+
+
+def test_the_ui_of_a_server_is_its_own():
+    with pytest.raises(InputError, match="shows its own UI"):
+        ui_command("http://127.0.0.1:5000", "127.0.0.1", 5000)
