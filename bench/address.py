@@ -15,7 +15,7 @@ from bench.errors import InputError, nearest
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 CONNECT_SECONDS = 5  # to a database server; MLflow itself would try for two minutes
 DRIVERS = {  # what `postgresql://` means without more changed with SQLAlchemy 2.1
-    "psycopg": "pip install psycopg2-binary and write postgresql+psycopg2://, or pip install 'psycopg[binary]'",
+    "psycopg": "pip install psycopg2-binary and write postgresql+psycopg2://",
     "psycopg2": "pip install psycopg2-binary",
     "MySQLdb": "pip install mysqlclient",
 }
@@ -55,7 +55,7 @@ def is_server(uri: str) -> bool:
 
 
 def artifact_folder(uri: str) -> Path | None:
-    """Return where artifacts are kept: beside a SQLite file, else in `BENCH_HOME`; None: as a server decides."""
+    """Return the artifacts' folder: beside a SQLite file, else in `BENCH_HOME`; None: a server decides."""
     if is_server(uri):
         return None
     file = _sqlite_file(uri)

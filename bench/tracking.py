@@ -45,7 +45,6 @@ FLUSH_SECONDS, LONGEST_PAUSE = (
     5.0,
     300.0,
 )  # between two batches of a live run; the same while the store is gone
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens on its pages for chat bots
 SAMPLE_SECONDS = 10.0  # between two samples of system metrics
 
 
@@ -73,7 +72,7 @@ class RunStore:
             root = address.artifact_folder(self.uri)
             location = (root / re.sub(r"[^\w.\-]", "_", name)).as_uri() if root else None
             try:
-                return str(self._client.create_experiment(name, location, KIND))
+                return str(self._client.create_experiment(name, location))
             except InputError:
                 found = self._client.get_experiment_by_name(name)  # another process may have been faster
                 if found is None:
@@ -84,8 +83,12 @@ class RunStore:
         return str(found.experiment_id)
 
     def experiment_url(self) -> str:
-        """Return the address of the experiment's page, or `` where the store has no page of its own."""
-        page = f"{address.shown(self.uri)}/#/experiments/{self.experiment_id}"
+        """Return the address of the experiment's runs, or `` where the store has no page of its own.
+
+        `workflowType` keeps MLflow 3 from opening its pages for language models.
+        """
+        runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        page = f"{address.shown(self.uri)}/{runs}"
         return page if address.is_server(self.uri) else ""
 
     def open_study(self, name: str, key: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:

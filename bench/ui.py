@@ -52,7 +52,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
     """
     uri = address.resolve_uri(uri)
     if address.is_server(uri):
-        print(f"The MLflow UI is at {address.shown(uri)}")  # noqa: T201 -- what the command is for
+        print(f"The MLflow UI is at {address.shown(uri)}")
         return
     command, environment = ui_command(uri, host, port)
     with address.one_at_a_time(uri):
@@ -66,7 +66,8 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
         try:
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             _wait_until_ready(server, port, host, log)
-            print(f"The MLflow UI is at {url} (Ctrl-C stops it)", flush=True)  # noqa: T201
+            # MLflow 3 opens on its pages for language models; the runs are behind the other switch.
+            print(f"The MLflow UI is at {url} (choose 'Model training'; Ctrl-C stops it)", flush=True)
             server.wait()
             raise InputError("the MLflow UI ended by itself", str(log), _last_line(log))
         except KeyboardInterrupt:

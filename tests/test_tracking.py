@@ -32,10 +32,11 @@ class TestSqlite(StoreContract):
 
 def open_store(uri, barrier, answers):
     barrier.wait()
+    answer = "failed"
     try:
-        answers.put(RunStore(uri, "toy").experiment_id)
-    except BaseException as error:
-        answers.put(repr(error))
+        answer = RunStore(uri, "toy").experiment_id
+    finally:
+        answers.put(answer)
 
 
 def test_a_fresh_database_may_be_opened_by_several_processes_at_once(tmp_path):
@@ -148,17 +149,17 @@ class Recorder:
     def __init__(self):
         self.away, self.points, self.params, self.tags, self.closed = False, [], {}, {}, ""
 
-    def write(self, run_id, points, params, tags):
+    def write(self, _run_id, points, params, tags):
         if self.away:
             raise InputError("gone")
         self.points += points
         self.params |= params
         self.tags |= tags
 
-    def upload(self, run_id, name, file):
+    def upload(self, _run_id, _name, _file):
         assert not self.closed
 
-    def close(self, run_id, status):
+    def close(self, _run_id, status):
         self.closed = status
 
 

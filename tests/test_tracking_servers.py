@@ -1,49 +1,24 @@
-"""The same contract on a real MLflow server and on a real PostgreSQL; both are started here and stopped after."""
+"""The same contract on a real MLflow server and a real PostgreSQL, both started here and stopped after."""
 
 import http.server
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tracking_contract import StoreContract, done, new_store, open_levels, spec
+from tracking_contract import StoreContract, done, free_port, new_store, open_levels, serving, spec
 
 from bench import address
 from bench.errors import InputError
 from bench.tracking import RunStore
 from bench.ui import ui_command
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def serving(uri, folder):
-    """Run `run_ui` as a person would; yield the process and the address that it prints."""
-    code = f"from bench.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
-    environment = {**os.environ, "BENCH_HOME": str(folder)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-    )
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("The MLflow UI is at http://127.0.0.1:"), line
-        yield process, line.split()[5]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +39,7 @@ class TestServer(StoreContract):
         assert b"<title>MLflow" in urllib.request.urlopen(url).read()
 
     def test_its_port_is_busy_for_another(self, uri, tmp_path):
-        with pytest.raises(InputError, match="--port: port .* can't be used .*choose another"):
+        with pytest.raises(InputError, match=r"--port: port .* can't be used .*choose another"):
             ui_command(f"sqlite:///{tmp_path}/a.db", "127.0.0.1", int(uri.rpartition(":")[2]))
 
 

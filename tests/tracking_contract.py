@@ -1,8 +1,15 @@
 """What every store must do, whether it is a file, a server or a database: one suite, run over each."""
 
 import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +21,8 @@ from bench.tracking import RunStore
 ARMS = {name: Arm("toy", name, {"head": "linear"}) for name in ("scratch", "full")}
 SCENARIO = {"size": "small", "similarity": "similar"}
 CURVE = tuple(
-    {"epoch": e, "train/loss": 1 / (e + 1), "val/accuracy": 0.5 + 0.1 * e, "learning_rate": 0.1} for e in range(3)
+    {"epoch": e, "train/loss": 1 / (e + 1), "val/accuracy": 0.5 + 0.1 * e, "learning_rate": 0.1}
+    for e in range(3)
 )
 
 
@@ -53,6 +61,29 @@ def leave_running(uri, experiment, arm, pipe):
     pipe.recv()
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(uri, folder):
+    """Run `run_ui` as a person would: yield the process and the address that it prints, then press Ctrl-C."""
+    code = f"from bench.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
+    environment = {**os.environ, "BENCH_HOME": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("The MLflow UI is at http://127.0.0.1:"), line
+        yield process, line.split()[5]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
 class StoreContract:
     """Subclasses give the fixture `uri`."""
 
@@ -64,7 +95,13 @@ class StoreContract:
         assert run.data.tags["mlflow.parentRunId"] == arm
         assert above.data.tags["mlflow.parentRunId"] == study
         assert run.info.status == "FINISHED"
-        expected = {"study": "toy", "strategy": "full", "seed": "3", "purpose": "final", "bench.status": "done"}
+        expected = {
+            "study": "toy",
+            "strategy": "full",
+            "seed": "3",
+            "purpose": "final",
+            "bench.status": "done",
+        }
         assert expected.items() <= run.data.tags.items()
         assert run.data.tags["mlflow.user"]
         assert run.data.params == {
@@ -80,15 +117,17 @@ class StoreContract:
         store = new_store(uri)
         _, arm = open_levels(store)
         file = store._client.download_artifacts(arm, "plan.txt", str(tmp_path))
-        with open(file, encoding="utf-8") as text:
-            assert text.read() == "stage 1 2 3 4 head"
+        assert Path(file).read_text(encoding="utf-8") == "stage 1 2 3 4 head"
 
     def test_opening_again_resumes(self, uri):
         store = new_store(uri)
         study, arm = open_levels(store)
         store.close(arm, "FINISHED")
         store.close(study, "FAILED")
-        assert open_levels(RunStore(uri, store._client.get_experiment(store.experiment_id).name)) == (study, arm)
+        assert open_levels(RunStore(uri, store._client.get_experiment(store.experiment_id).name)) == (
+            study,
+            arm,
+        )
         assert store._client.get_run(study).info.status == "RUNNING"
         assert store._client.get_run(arm).info.status == "RUNNING"
         assert store.open_study("toy", "a1", {}, {"question": "changed", "new": 1}) == study
@@ -123,7 +162,10 @@ class StoreContract:
         _, arm = open_levels(store)
         of = [spec(seed=s) for s in range(3)]
         record(store, arm, of[1], RunResult(of[1], Status.FAILED, error="out of memory"))
-        run_ids = {of[1].key: record(store, arm, of[1], done(of[1], 0.9)), of[0].key: record(store, arm, of[0])}
+        run_ids = {
+            of[1].key: record(store, arm, of[1], done(of[1], 0.9)),
+            of[0].key: record(store, arm, of[0]),
+        }
         record(store, arm, of[2], RunResult(of[2], Status.FAILED, error="out of memory"))
         frame = store.runs_frame([s.key for s in of] + ["f" * 64])
         assert list(frame) == [
@@ -169,7 +211,9 @@ class StoreContract:
         assert list(predictions) == ["strategy", "seed", "image", "target", "prediction"]
         assert list(predictions.image) == ["007", "b.png"]
         assert set(predictions.seed) == {4}
-        assert [f.path for f in store._client.list_artifacts(run_id, "weights")] == ["weights/best.safetensors"]
+        assert [f.path for f in store._client.list_artifacts(run_id, "weights")] == [
+            "weights/best.safetensors"
+        ]
 
     def test_missing_predictions_are_an_input_error(self, uri):
         store = new_store(uri)
@@ -227,7 +271,7 @@ class StoreContract:
         store = new_store(uri)
         name = store._client.get_experiment(store.experiment_id).name
         store._client.delete_experiment(store.experiment_id)
-        with pytest.raises(InputError, match="was deleted.*mlflow experiments restore"):
+        with pytest.raises(InputError, match=r"was deleted.*mlflow experiments restore"):
             RunStore(uri, name)
 
     def test_leftovers_of_a_killed_process_are_ended(self, uri):
@@ -248,5 +292,7 @@ class StoreContract:
         process.kill()
         process.join()
         assert store.fail_leftovers(study) == 1
-        status = {run_id: store._client.get_run(run_id).info.status for run_id in (left, alive, elsewhere, study)}
+        status = {
+            run_id: store._client.get_run(run_id).info.status for run_id in (left, alive, elsewhere, study)
+        }
         assert status == {left: "KILLED", alive: "RUNNING", elsewhere: "RUNNING", study: "RUNNING"}
