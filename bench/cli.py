@@ -44,7 +44,9 @@ class Listing(Enum):
     models = "models"
 
 
-StudyName = Annotated[str, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")]
+StudyName = Annotated[
+    str, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")
+]
 StudyNames = Annotated[
     str, typer.Option("--study", metavar="NAME|PATH|all", help="a name, a YAML file, or all on packaged data")
 ]
@@ -52,11 +54,13 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.epochs=3")
 ]
 Folder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="folder of class folders instead of the study's data")
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="folder of class folders instead of the study's data"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Tracking = Annotated[
-    str | None, typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file")
+    str | None,
+    typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file"),
 ]
 Output = Annotated[Path, typer.Option(metavar="DIR", help="where reports go")]
 BudgetOption = Annotated[Budget, typer.Option(help="smoke: does it work; full: for a paper")]
@@ -107,7 +111,12 @@ def run(
     """Run a study: tune every strategy, do the final runs, write the report."""
     from bench.runner import Options
 
-    chosen = {"strategies": list(strategy) or None, "tuning.trials": trials, "seeds": seeds, "training.epochs": epochs}
+    chosen = {
+        "strategies": list(strategy) or None,
+        "tuning.trials": trials,
+        "seeds": seeds,
+        "training.epochs": epochs,
+    }
     changes = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(set_)
     studies = _load_all(study, changes, budget)
     if dry_run:
@@ -143,7 +152,10 @@ def _announce(plan: "Plan") -> None:
     print(f"  data     {dataset.name}: {len(dataset.classes)} classes; train {len(first.train)}, ", end="")
     print(f"val {len(first.val)}, test {len(first.test)} images ({dataset.origin})")
     print(f"  weights  {plan.study.source.model}: {plan.origin.text}")
-    print(f"  budget   {study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs ", end="")
+    print(
+        f"  budget   {study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs ",
+        end="",
+    )
     print(f"for each of {len(study.strategies)} strategies", flush=True)
     for rejected in dataset.rejected:
         print(f"  left out {rejected.name}: {rejected.reason}")
@@ -163,7 +175,7 @@ def _conclude(evidence: "Evidence", folder: Path, uri: str) -> None:
     shown = Table(*headers, title=evidence.study.name)
     for row in rows:
         shown.add_row(*row)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(shown)
     console.print(summary.verdict, soft_wrap=True)
     print(f"report  {folder / 'index.html'}\nruns    {uri} (browse: bench ui)")
@@ -219,7 +231,9 @@ def list_(
     """List studies, strategies, data sets or models."""
     rows = [row for row in _listing(what) if filter_.lower() in row[0].lower()]
     if not rows:
-        raise InputError(f"no {what.value} match '{filter_}'", remedy=nearest(filter_, [r[0] for r in _listing(what)]))
+        raise InputError(
+            f"no {what.value} match '{filter_}'", remedy=nearest(filter_, [r[0] for r in _listing(what)])
+        )
     width = max(len(name) for name, _ in rows)
     for name, summary in rows:
         print(f"{name:<{width}}  {summary}".rstrip())

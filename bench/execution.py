@@ -24,7 +24,7 @@ class Execution:
         """Return the context of a forward pass."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.partition(":")[0], torch.bfloat16)  # type: ignore[return-value]
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
 
 
 def choose_device(wish: str) -> str:
@@ -43,7 +43,7 @@ def choose_device(wish: str) -> str:
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Return whether bfloat16 has instructions of its own here (`is_autocast_available` says yes everywhere)."""
+    """Return whether bfloat16 has instructions here (`is_autocast_available` says yes everywhere)."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001

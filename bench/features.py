@@ -1,14 +1,15 @@
 """The store of frozen features: content-addressed, checked, bounded, shared by all processes of a machine.
 
 What a frozen prefix puts out never changes, so it is computed once. An entry is `<key>.f32`, the numbers, and
-`<key>.json`, their shape and checksum, written in this order under temporary names and renamed: an entry without
-its second file does not exist. The least recently used entries go first when the store is full.
+`<key>.json`, their shape and checksum, written in this order under temporary names and renamed: an entry
+without its second file does not exist. The least recently used entries go first when the store is full.
 """
 
 import json
 import logging
 import math
 import os
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ class FeatureStore:
         """
         size = 4 * math.prod(shape)
         if size > self.limit:
-            log.warning("frozen features of %.1f GB are not kept: the limit is %.1f GB", size / 1e9, self.limit / 1e9)
+            log.warning(
+                "frozen features of %.1f GB are not kept: the limit is %.1f GB", size / 1e9, self.limit / 1e9
+            )
             return None
         key = digest(identity)
         if (array := self._open(key, shape)) is not None:
@@ -79,7 +82,8 @@ class FeatureStore:
             array = np.memmap(data, dtype=np.float32, mode="r", shape=tuple(shape))
             if key not in self._verified and _checksum(array) != stored["crc32"]:
                 raise ValueError("wrong checksum")
-            os.utime(meta)
+            now = time.time_ns()  # finer than the clock that the file system takes
+            os.utime(meta, ns=(now, now))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,7 +97,8 @@ class FeatureStore:
         meta.unlink(missing_ok=True)
         with replacing(data) as temporary:
             with temporary.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))  # a full disk is an error, not a SIGBUS
+                # so that a full disk is an error here and not a SIGBUS when the map is written to
+                os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
             array = np.memmap(temporary, dtype=np.float32, mode="r+", shape=tuple(shape))
             fill(array)
             array.flush()
@@ -104,7 +109,7 @@ class FeatureStore:
         return self.folder / f"{key}.f32", self.folder / f"{key}.json"
 
     def _make_room(self, size: int) -> None:
-        """Remove the least recently used entries until `size` more bytes fit. Open maps of them stay valid."""
+        """Remove the least recently used entries until `size` more bytes fit; open maps stay valid."""
         entries = sorted(self.folder.glob("*.json"), key=lambda meta: meta.stat().st_mtime)
         used = sum(data.stat().st_size for data in self.folder.glob("*.f32"))
         for meta in entries:
@@ -118,7 +123,7 @@ class FeatureStore:
 
 def _checksum(array: np.ndarray) -> int:
     """Return the CRC-32 of an array's bytes, read in pieces."""
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     value = 0
     for start in range(0, len(view), _CHUNK):
         value = zlib.crc32(view[start : start + _CHUNK], value)

@@ -37,6 +37,7 @@ class Images:
     device: str
 
     def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
+        """Return the augmented images."""
         return self.show(indices, view_numbers(self.target.augmentation, seed, epoch, indices))
 
     def show(self, indices: np.ndarray, views: np.ndarray) -> Tensor:
@@ -44,6 +45,7 @@ class Images:
         return augment(self._pixels(indices), indices, views, self.target, self.mean, self.std)
 
     def evaluate(self, indices: np.ndarray) -> Tensor:
+        """Return the centre views."""
         return evaluation_view(self._pixels(indices), self.target.image_size, self.mean, self.std)
 
     def _pixels(self, indices: np.ndarray) -> Tensor:
@@ -94,11 +96,13 @@ class Features:
         return array is not None
 
     def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
+        """Return the features of the augmented images."""
         assert self._train is not None
         views = view_numbers(self.images.target.augmentation, seed, epoch, indices)
         return self._tensor(self._train[views, self._rows[indices]])
 
     def evaluate(self, indices: np.ndarray) -> Tensor:
+        """Return the features of the centre views."""
         rows, array = next(part for part in self._parts if (part[0][indices] >= 0).all())
         return self._tensor(array[rows[indices]])
 

@@ -13,7 +13,9 @@ from bench.models.initialise import NORMALISATIONS
 from bench.study import Training
 
 
-def trainable_groups(model: TransferModel, multipliers: Sequence[float]) -> list[list[tuple[str, nn.Parameter]]]:
+def trainable_groups(
+    model: TransferModel, multipliers: Sequence[float]
+) -> list[list[tuple[str, nn.Parameter]]]:
     """Return the parameters of each stage, and last of the head; a stage with multiplier 0 gives none.
 
     Raises:
@@ -53,7 +55,9 @@ def build_optimizer(
                 groups.append({"params": members, "lr": rate, "weight_decay": decay, "stage": stage})
     fused = all(p.device.type in {"cpu", "cuda"} for p in model.parameters())
     if training.optimizer == "sgd":
-        return SGD(groups, lr=learning_rate, momentum=training.momentum, nesterov=training.momentum > 0, fused=fused)
+        return SGD(
+            groups, lr=learning_rate, momentum=training.momentum, nesterov=training.momentum > 0, fused=fused
+        )
     return AdamW(groups, lr=learning_rate, fused=fused)
 
 

@@ -26,7 +26,9 @@ def _folder(variable: str, default: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"can't create {path} ({error.strerror})", variable, "name a writable folder") from error
+        raise InputError(
+            f"can't create {path} ({error.strerror})", variable, "name a writable folder"
+        ) from error
     return path
 
 

@@ -4,10 +4,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.table import Table
 
 
@@ -49,7 +48,7 @@ class Progress:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     arms: dict[str, ArmState] = field(default_factory=dict)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -117,12 +116,15 @@ class Progress:
 class LiveProgress(Progress):
     """The live table."""
 
-    def __enter__(self) -> "LiveProgress":
+    def __enter__(self) -> Self:
         from rich.console import Console
         from rich.live import Live
 
-        self._live: Live = Live(
-            get_renderable=self._table, console=Console(file=self.stream), refresh_per_second=4, transient=True
+        self._live = Live(
+            get_renderable=self._table,
+            console=Console(file=self.stream),
+            refresh_per_second=4,
+            transient=True,
         )
         self._live.start()
         return self
@@ -132,15 +134,18 @@ class LiveProgress(Progress):
     ) -> None:
         self._live.stop()
 
-    def end_run(self, strategy: str, outcome: str) -> None:
+    def end_run(self, strategy: str, outcome: str) -> None:  # noqa: ARG002 - the table has no room for it
+        """Note that a run ended."""
         arm = self.arms[strategy]
         arm.runs_done, arm.epoch = arm.runs_done + 1, 0
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
+        """Note runs that were found done."""
         arm = self.arms[strategy]
         arm.runs_done, arm.doing = arm.runs_done + count, doing if count else arm.doing
 
     def say(self, line: str) -> None:
+        """Show a line above the table."""
         self._live.console.print(line, highlight=False)
 
     def _table(self) -> "Table":
@@ -156,7 +161,9 @@ class LiveProgress(Progress):
             epoch = f"{arm.epoch}/{arm.epochs}" if arm.since is not None else ""
             best = f"{arm.best:.3f}" if arm.best is not None else ""
             bar = ProgressBar(total=1, completed=arm.share, width=24)
-            table.add_row(arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else "")
+            table.add_row(
+                arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else ""
+            )
         return table
 
 

@@ -10,9 +10,12 @@ class Named(Protocol):
     """Anything with a name and a one-line summary."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What people type."""
+
     @property
-    def summary(self) -> str: ...
+    def summary(self) -> str:
+        """One line."""
 
 
 R = TypeVar("R", bound=Named)

@@ -63,7 +63,7 @@ class Plan:
 
 
 def plan(study: Study, folder: Path | None = None) -> Plan:
-    """Open data and weights and lay out the arms; every mistake in the study is found here or in the worker."""
+    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
     for number, name in enumerate(study.strategies):
         STRATEGIES.get_or_raise(name, f"strategies.{number}")
     if folder is not None:
@@ -149,7 +149,9 @@ class Runner:
         arm_run = self._open_arm(arm, study_run, tuned.best)
         status: Any = "FAILED"
         try:
-            tuned = tuner.run(lambda number, params, report: self._trial(arm, arm_run, number, params, report))
+            tuned = tuner.run(
+                lambda number, params, report: self._trial(arm, arm_run, number, params, report)
+            )
             for seed in self._missing(arm, tuned.best):
                 self._final(RunSpec(arm, self._chosen(arm, tuned.best), seed, Purpose.FINAL), arm_run)
             self._open_arm(arm, study_run, tuned.best)
@@ -183,7 +185,11 @@ class Runner:
 
     def _open_arm(self, arm: Arm, study_run: str, best: Mapping[str, Value] | None) -> str:
         model_plan = self.worker.plan_text(arm, self._chosen(arm, best))
-        tags = {**_scenario(self.study), "data": self.plan.dataset.digest, "weights": self.plan.origin.identity}
+        tags = {
+            **_scenario(self.study),
+            "data": self.plan.dataset.digest,
+            "weights": self.plan.origin.identity,
+        }
         tags |= {f"best.{name}": str(value) for name, value in (best or {}).items()}
         return self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy}, model_plan)
 
@@ -201,7 +207,7 @@ class Runner:
         return self._do(spec, arm_run, doing, judge, {"trial": number}).result
 
     def _final(self, spec: RunSpec, arm_run: str) -> None:
-        self._do(spec, arm_run, f"seed {spec.seed}/{self.study.seeds}", lambda row: True, {})
+        self._do(spec, arm_run, f"seed {spec.seed}/{self.study.seeds}", lambda _row: True, {})
 
     def _do(self, spec: RunSpec, arm_run: str, doing: str, judge: Any, tags: Mapping[str, Any]) -> "Finished":
         """Do a run, show it and log it."""
@@ -237,7 +243,9 @@ class Runner:
             tuned = self._tuner(arm).result()
             if tuned.trials < self.study.tuning.trials:
                 have = f"{tuned.trials} of {self.study.tuning.trials} trials of {arm.strategy} are done"
-                raise InputError(f"the study is not finished: {have}", self.study.name, "run `bench run` first")
+                raise InputError(
+                    f"the study is not finished: {have}", self.study.name, "run `bench run` first"
+                )
             keys += self._finals(arm, tuned.best)
         runs = self.store.runs_frame(keys)
         done = runs[runs["status"] == "done"]["mlflow_run_id"]
@@ -270,7 +278,9 @@ class Runner:
             "source weights": plan.origin.text,
             "source weights identity": plan.origin.identity,
             "tracking store": self.store.uri,
-            "wall seconds of this command": round(wall_seconds, 1) if wall_seconds is not None else "report only",
+            "wall seconds of this command": round(wall_seconds, 1)
+            if wall_seconds is not None
+            else "report only",
         }
 
 
@@ -316,7 +326,8 @@ def _outcome(result: RunResult, metric: str) -> str:
         return f"failed: {result.error}"
     if result.status is Status.PRUNED:
         return f"pruned after epoch {len(result.curve)}, val {metric} {result.metrics[f'val/{metric}']:.3f}"
-    return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {result.train_seconds + result.eval_seconds:.1f} s"
+    seconds = result.train_seconds + result.eval_seconds
+    return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
 
 
 def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:

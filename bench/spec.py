@@ -110,7 +110,9 @@ class RunResult:
             if bad or not self.metrics:
                 raise ValueError(f"a DONE run needs finite metrics; not finite: {bad or 'none given'}")
         if (self.status is Status.FAILED) != bool(self.error):
-            raise ValueError(f"a run has an error exactly if it FAILED; {self.status} with error {self.error!r}")
+            raise ValueError(
+                f"a run has an error exactly if it FAILED; {self.status} with error {self.error!r}"
+            )
         if self.spec.purpose is Purpose.TRIAL and any(name.startswith("test/") for name in self.metrics):
             raise ValueError("a trial never sees test")
 

@@ -126,9 +126,9 @@ def _last_stages(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
 
 
 def _decayed(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
-    """Multiply by `decay` for each stage further from the head (ULMFiT: Howard and Ruder 2018, section 3.2)."""
+    """Multiply by `decay` for each stage further from the head (Howard and Ruder 2018, section 3.2)."""
     decay = float(params["decay"])
-    return (Phase(1, tuple(decay ** (stages - 1 - stage) for stage in range(stages)) + (1,)),)
+    return (Phase(1, (*(decay ** (stages - 1 - stage) for stage in range(stages)), 1)),)
 
 
 STRATEGIES.add(

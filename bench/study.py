@@ -66,7 +66,9 @@ class Augmentation(Part):
 class Target(Part):
     """The data to transfer to, and how they are split."""
 
-    data: Annotated[str, Field(min_length=1)]  # a packaged name, torchvision/<Class>, huggingface/<name>, or a folder
+    data: Annotated[
+        str, Field(min_length=1)
+    ]  # a packaged name, torchvision/<Class>, huggingface/<name>, or a folder
     train_labels: Positive | None = None  # None: all there are
     val_labels: Positive | None = None
     test_labels: Positive | None = None
@@ -145,7 +147,7 @@ FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
 
 
 def apply_budget(study: Study, budget: Budget) -> Study:
-    """Return the study at a budget: `smoke` shows that it works, `default` is the file's, `full` is for a paper."""
+    """Return the study at a budget: `smoke` shows that it works, `full` is for a paper."""
     if budget == "smoke":
         limits = {
             key: min(SMOKE[key], getattr(study.target, key) or SMOKE[key])
@@ -231,7 +233,9 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"is not valid YAML{place}: {getattr(error, 'problem', error)}", str(path)) from error
+        raise InputError(
+            f"is not valid YAML{place}: {getattr(error, 'problem', error)}", str(path)
+        ) from error
     if not isinstance(values, dict):
         raise InputError("is not a mapping of keys to values", str(path), "see studies/small_similar.yaml")
     return values

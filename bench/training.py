@@ -69,7 +69,7 @@ class Trained:
         return self.curve[self.best_epoch]
 
 
-def train(task: Task, keep_going: Callable[[Row], bool] = lambda row: True) -> Trained:
+def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> Trained:
     """Train to the last epoch, or until `keep_going` says no, and restore the best epoch by val.
 
     Raises:
@@ -93,7 +93,7 @@ def train(task: Task, keep_going: Callable[[Row], bool] = lambda row: True) -> T
                     logits = task.forward(inputs)
                 loss = _loss(logits, task.labels[batch], task.training.label_smoothing)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 clip_gradients(optimizer, task.training.gradient_clip)
                 rate = max(group["lr"] for group in optimizer.param_groups)
                 optimizer.step()
@@ -133,7 +133,9 @@ def _note(task: Task, result: Trained, row: Row) -> None:
 def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
     """Return copies of all tensors that the plan lets change: parameters and running statistics."""
     moved = [any(phase.multipliers[stage] for phase in plan.phases) for stage in range(plan.stages)]
-    names = {f"backbone.{n}" for stage, m in zip(model.stages, moved, strict=True) if m for n in stage.tensors}
+    names = {
+        f"backbone.{n}" for stage, m in zip(model.stages, moved, strict=True) if m for n in stage.tensors
+    }
     state = model.state_dict()
     return {n: t.detach().clone() for n, t in state.items() if n in names or n.startswith("head.")}
 

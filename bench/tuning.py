@@ -1,6 +1,6 @@
 """Choose hyperparameters with Optuna: the same number of trials for every strategy, the defaults first.
 
-The only file that imports optuna. Storage is a journal file: it survives the process, and is safe to open by many.
+The only file that imports optuna. Storage is a journal file: it survives the process, and many may open it.
 """
 
 import warnings
@@ -35,7 +35,7 @@ _RANDOM_SHARE = 3  # the first of every three trials are random, then TPE learns
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning an arm gave: how many trials are done, and the best hyperparameters, if any trial was done."""
+    """What tuning an arm gave: how many trials were counted, and the best hyperparameters, if any is done."""
 
     trials: int
     best: Mapping[str, Value] | None
@@ -70,7 +70,7 @@ class Tuner:
             )
 
     def result(self) -> Tuned:
-        """Return what the first `tuning.trials` trials gave; ties go to the lower loss, then to the earlier."""
+        """Return what the first `tuning.trials` gave; ties go to the lower loss, then to the earlier."""
         counted = self._counted()[: self.tuning.trials]
         done = [t for t in counted if t.state == TrialState.COMPLETE]
         if not done:
@@ -90,7 +90,7 @@ class Tuner:
         return self.result()
 
     def _run_one(self, number: int, objective: Objective) -> None:
-        """Run a trial. Its sampler is seeded by its number, so that a resumed study asks for the same ones."""
+        """Run a trial. Its sampler is seeded by its number, so that a resumed study asks for the same."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = TPESampler(
@@ -116,7 +116,11 @@ class Tuner:
 
     def _counted(self) -> list[FrozenTrial]:
         """Return the trials that were told, in order; one whose process died is not counted."""
-        return [t for t in self.study.get_trials(deepcopy=False) if "run_key" in t.user_attrs and t.state.is_finished()]
+        return [
+            t
+            for t in self.study.get_trials(deepcopy=False)
+            if "run_key" in t.user_attrs and t.state.is_finished()
+        ]
 
     def _end_leftovers(self) -> None:
         """End trials that a killed process left running: TPE would take them for hopeless ones under way."""

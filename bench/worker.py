@@ -64,8 +64,8 @@ class Worker:
         self.labels = torch.from_numpy(dataset.labels).to(name)
         self.features = FeatureStore()
 
-    def run(self, spec: RunSpec, keep_going: Callable[[Row], bool] = lambda row: True) -> Finished:
-        """Train and evaluate; read test, once, if the run is a final one. A failure is a result, not an error."""
+    def run(self, spec: RunSpec, keep_going: Callable[[Row], bool] = lambda _row: True) -> Finished:
+        """Train and evaluate; read test, once, in a final run. A failure is a result, not an error."""
         reset_peak_memory(self.execution.device)
         parts = split(self.dataset, self.study.target, spec.seed)
         try:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import settings
 
 # Read by libraries when they are imported, so set before any test module is.
-os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg")
+os.environ.update(
+    HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg", OMP_WAIT_POLICY="PASSIVE"
+)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 settings.register_profile(

@@ -22,7 +22,7 @@ def make_study(**changes) -> Study:
     return Study.model_validate(values | changes)
 
 
-def make_evidence(study=None, *, images=120, epochs=3, failed=(), level=LEVEL, classes=("ant", "bee")):  # noqa: PLR0913
+def make_evidence(study=None, *, images=120, epochs=3, failed=(), level=LEVEL, classes=("ant", "bee")):
     """Skill + seed - difficulty of the image + noise > 0 is right. `failed`: (strategy, seed) pairs."""
     study = study or make_study()
     draw = np.random.default_rng(0)

@@ -39,7 +39,7 @@ def view_numbers(augmentation: Augmentation, seed: int, epoch: int, indices: np.
     return (epoch + offset.astype(np.int64)) % augmentation.views
 
 
-def augment(  # noqa: PLR0913, PLR0917 - mean and std belong to the weights, the rest to the target
+def augment(
     images: Tensor,
     indices: np.ndarray,
     views: np.ndarray,

@@ -43,6 +43,7 @@ class TransferModel(nn.Module):
         return result
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -53,7 +54,7 @@ class TransferModel(nn.Module):
         return Prefix(self.backbone, self.stages[stages - 1].modules[-1])
 
     def suffix(self, stages: int, example: Tensor) -> nn.Module | None:
-        """Return the module from the prefix's output to logits, or None if the model can't be resumed there."""
+        """Return the module from the prefix's output to logits; None if the model can't be resumed there."""
         if stages == len(self.stages):
             return self.head
         leading = self.stages[:stages]
@@ -62,7 +63,7 @@ class TransferModel(nn.Module):
         return nn.Sequential(Suffix(self.backbone, leading, example, self.exit_at), self.head)
 
     def set_training(self, multipliers: Sequence[float]) -> None:
-        """Put trained stages into training mode; frozen ones into eval mode, so that no running mean moves."""
+        """Put trained stages into training mode, frozen ones into eval mode: their running means stay."""
         self.train()
         for stage, multiplier in zip(self.stages, multipliers, strict=False):
             for name in stage.modules:
@@ -81,7 +82,9 @@ class _Features(nn.Module):
         return self.model.features(images)
 
 
-def build(source: Source, head: Head, classes: int, image_size: int, start: Start, seed: int) -> TransferModel:
+def build(
+    source: Source, head: Head, classes: int, image_size: int, start: Start, seed: int
+) -> TransferModel:
     """Build a model in eval mode, with its weights' start and a head seeded by `seed`.
 
     The head is drawn before anything else, so that it starts alike for every strategy of a seed.
@@ -101,10 +104,12 @@ def build(source: Source, head: Head, classes: int, image_size: int, start: Star
             he_initialise(backbone)
     if not kind.pooled and map_at is None:
         raise InputError(
-            f"{source.model} has no feature map that the head '{head.kind}' could pool", "head.kind", "use linear"
+            f"{source.model} has no feature map that the head '{head.kind}' could pool",
+            "head.kind",
+            "use linear",
         )
     model = TransferModel(backbone, stages, new_head, None if kind.pooled else map_at)
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def statistics(source: Source) -> Statistics:
@@ -139,16 +144,15 @@ def _template(
     return backbone, stages, features.shape[1], _last_map(backbone, stages, example, features.shape[1])
 
 
-def _last_map(
-    backbone: nn.Module, stages: tuple[Stage, ...], example: Tensor, channels: int
-) -> str | None:
-    """Return the last module of the backbone that puts out as many channels as the head takes, over positions."""
+def _last_map(backbone: nn.Module, stages: tuple[Stage, ...], example: Tensor, channels: int) -> str | None:
+    """Return the last module that puts out a map with as many channels as there are pooled features."""
     for name in reversed(stages[-1].modules):
         with torch.no_grad():
             output = Prefix(backbone, name)(example)
-        if isinstance(output, Tensor) and output.ndim >= 3 and channels in (output.shape[1], output.shape[-1]):
-            if output.numel() > output.shape[0] * channels:
-                return name
+        if not isinstance(output, Tensor) or output.ndim < 3:
+            continue
+        if channels in (output.shape[1], output.shape[-1]) and output[0].numel() > channels:
+            return name
     return None
 
 

@@ -31,6 +31,7 @@ class ConcatPool(nn.Module):
         self.channels = channels
 
     def forward(self, features: Tensor) -> Tensor:
+        """Pool every axis but the batch and the channels."""
         axis = 1 if features.shape[1] == self.channels else features.ndim - 1
         flat = features.movedim(axis, 1).flatten(2)
         return torch.cat([flat.mean(2), flat.amax(2)], 1)

@@ -85,7 +85,9 @@ def _torchvision_create(name: str, image_size: int, pretrained: bool) -> nn.Modu
         name == "googlenet"
     )
     options = {"aux_logits": pretrained, "init_weights": False} if auxiliary else {}
-    model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    model: nn.Module = torchvision.models.get_model(
+        name, weights="DEFAULT" if pretrained else None, **options
+    )
     if auxiliary:
         model.aux_logits = False  # type: ignore[assignment]
     _resize_positions(model, image_size)

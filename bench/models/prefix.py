@@ -3,8 +3,8 @@
 Up to: the forward pass is left as soon as the prefix's last module has put out its value.
 From there on: the prefix's modules are replaced; the last one hands out the stored value, the others an empty
 tensor of the right shape, so that whatever the model does between its modules costs nothing. Whether that
-gives what the whole model gives is measured on a batch, never assumed (`is_resumable`): a network that reads an
-earlier output again, behind the prefix, is run through.
+gives what the whole model gives is measured on a batch, never assumed (`is_resumable`): a network that reads
+an earlier output again, behind the prefix, is run through.
 """
 
 import copy
@@ -46,6 +46,8 @@ class Prefix(nn.Module):
         self.last = last
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return what the last module puts out for the images."""
+
         def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
             raise _Left(output)
 
@@ -83,17 +85,18 @@ class Suffix(nn.Module):
             parent, _, leaf = name.rpartition(".")
             self.resumed.get_submodule(parent)._modules[leaf] = _Stub(shapes[name])  # noqa: SLF001
         self.run = Prefix(self.resumed, exit_at) if exit_at else self.resumed
-        self._entry = [self.resumed.get_submodule(names[-1])]  # in a list: not a second registration
+        self._entry: list[Any] = [self.resumed.get_submodule(names[-1])]  # in a list: not a second registration
 
     def forward(self, value: Tensor) -> Tensor:
+        """Return the backbone's features, given what the prefix put out."""
         stub = self._entry[0]
         images = torch.zeros((), device=value.device).expand(value.shape[0], *self.image_shape)
-        stub.value = value  # type: ignore[assignment]
+        stub.value = value
         try:
             result: Tensor = self.run(images)
             return result
         finally:
-            stub.value = None  # type: ignore[assignment]
+            stub.value = None
 
 
 def _output_shapes(backbone: nn.Module, names: Sequence[str], example: Tensor) -> dict[str, torch.Size]:

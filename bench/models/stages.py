@@ -1,12 +1,13 @@
 """Cut any classification backbone into stages, and run what stands behind a frozen prefix without it.
 
-A stage is a run of consecutive modules whose outputs have the same resolution, as in He et al. 2016 (table 1);
-the leading modules before the first block are the stem. Networks of one resolution throughout (ViT, mixers)
+A stage is a run of consecutive modules whose outputs have the same resolution (He et al. 2016, table 1); the
+leading modules before the first block are the stem. Networks of one resolution throughout (ViT, mixers)
 are cut into a stem and four parts with equally many blocks. Nothing here depends on a model's name.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,7 +85,9 @@ def _uncut(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     def is_open(module: nn.Module) -> bool:
         if isinstance(module, nn.ModuleList) or type(module).forward is nn.Sequential.forward:
             return True
-        return sum(p.numel() for p in module.parameters()) > 0.9 * total and any(True for _ in module.children())
+        return sum(p.numel() for p in module.parameters()) > 0.9 * total and any(
+            True for _ in module.children()
+        )
 
     def walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         for name, child in module.named_children():
@@ -144,7 +147,7 @@ def _split_evenly(group: list[_Unit]) -> list[list[_Unit]]:
     blocks = [i for i, unit in enumerate(group) if unit.weights and not unit.leaf] or list(range(len(group)))
     parts = min(EVEN_PARTS, len(blocks))
     starts = [0, *(blocks[len(blocks) * part // parts] for part in range(1, parts)), len(group)]
-    return [group[low:high] for low, high in zip(starts, starts[1:], strict=False)]
+    return [group[low:high] for low, high in pairwise(starts)]
 
 
 def _merge_weightless(groups: list[list[_Unit]]) -> list[list[_Unit]]:

@@ -121,8 +121,8 @@ def load_file(model: "nn.Module", path: Path, in_order: bool) -> None:
 
 
 def _differing_classifier(own: Mapping[str, "Tensor"], state: Mapping[str, "Tensor"]) -> set[str]:
-    """Return the classifier's tensors: the last layer of the model, if it is absent or of other size in the file."""
-    last = next(reversed(own)).rpartition(".")[0]
+    """Return the classifier's tensors: the last layer, if the file lacks it or has another size."""
+    last = list(own)[-1].rpartition(".")[0]
     names = {name for name in own if name.rpartition(".")[0] == last}
     differs = any(name not in state or state[name].shape != own[name].shape for name in names)
     return names if differs else set()

@@ -1,0 +1,264 @@
+"""The command line, from end to end, as a person uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+MODEL = "timm/resnet10t"
+STRATEGIES = ["scratch", "feature_extractor", "partial", "full", "discriminative"]
+
+
+def bench(folder, *arguments, check=True, **environment):
+    """Run `bench` in a folder; return the finished process with its output as text."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "BENCH_HOME": str(folder / "home"), **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder of coloured stripes in three classes, a file of weights, and a study on them."""
+    import timm
+    import torch
+
+    folder = tmp_path_factory.mktemp("project")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("red", "green", "blue")):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = rng.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+            pixels[:, (number % 4) :: 4, label] += 130
+            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+    (folder / "images" / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet10t").state_dict(), folder / "weights.pth")
+    study = {
+        "question": "Which stripes?",
+        "scenario": {"size": "small", "similarity": "different"},
+        "source": {"model": MODEL, "weights": "weights.pth"},
+        "target": {"data": "images", "image_size": 32},
+        "training": {"epochs": 2, "batch_size": 12},
+        "tuning": {"trials": 2},
+        "seeds": 2,
+    }
+    (folder / "stripes.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(made):
+    """The study, run once."""
+    return made, bench(made, "run", "--study", "stripes.yaml")
+
+
+def test_a_run_gives_table_report_and_rows(finished):
+    folder, done = finished
+    assert "left out red/broken.jpg" in done.stdout
+    assert all(name in done.stdout for name in ("Test accuracy", "report  reports/stripes/index.html"))
+    report = folder / "reports" / "stripes"
+    assert {path.name for path in report.iterdir()} >= {
+        *("runs.csv", "trials.csv", "summary.json", "report.md", "index.html", "figures")
+    }
+    runs, trials = (pd.read_csv(report / name) for name in ("runs.csv", "trials.csv"))
+    assert set(runs["strategy"]) == set(STRATEGIES)
+    assert (runs.groupby("strategy")["seed"].agg(list).map(sorted).map(tuple) == (1, 2)).all()
+    assert (trials.groupby("strategy").size() == 2).all()
+    assert not [column for column in trials.columns if column.startswith("test")], "tuning never sees test"
+    frozen = runs[runs["strategy"] == "feature_extractor"]["trainable_parameters"]
+    assert (frozen == 512 * 3 + 3).all()
+    assert json.loads((report / "summary.json").read_text())
+    assert "broken.jpg" in (report / "report.md").read_text()
+
+
+def test_final_runs_keep_weights_predictions_and_what_they_were_made_with(finished):
+    folder, _ = finished
+    from safetensors.numpy import load_file
+
+    from bench.tracking import RunStore
+
+    runs = pd.read_csv(folder / "reports" / "stripes" / "runs.csv")
+    store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
+    predictions = store.predictions_frame(runs["mlflow_run_id"])
+    hits = (predictions["target"] == predictions["prediction"]).groupby(predictions["strategy"]).mean()
+    stated = runs.groupby("strategy")["test_accuracy"].mean()
+    assert hits.to_dict() == pytest.approx(stated.to_dict(), abs=1e-6)
+    assert len(store.curves_frame(runs["mlflow_run_id"])) == len(runs) * 2
+    files = sorted((folder / "home").rglob("weights.safetensors"))
+    assert len(files) == len(runs)
+    sizes = {len(load_file(file)) for file in files}
+    assert min(sizes) == 2, "a frozen backbone's file holds the head alone"
+
+
+def test_the_same_command_again_trains_nothing_and_writes_the_same(finished):
+    folder, _ = finished
+    report = folder / "reports" / "stripes" / "runs.csv"
+    before = report.read_text()
+    again = bench(folder, "run", "--study", "stripes.yaml")
+    assert "loading torch" not in again.stderr
+    assert "2 seeds found done" in again.stderr
+    assert report.read_text() == before
+    bench(folder, "report", "--study", "stripes.yaml", "--output", "elsewhere")
+    assert (folder / "elsewhere" / "stripes" / "runs.csv").read_text() == before
+
+
+def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
+    folder, _ = finished
+    arguments = ("run", "--study", "stripes.yaml", "--strategy", "feature_extractor", "--seeds", "3")
+    done = bench(folder, *arguments, "--output", tmp_path)
+    assert "feature_extractor: 2 trials found done" in done.stderr
+    assert "seed 3/3" in done.stderr
+    assert "seed 1/3" not in done.stderr
+
+
+def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
+    home = tmp_path / "home"
+    command = [
+        "run",
+        "--study",
+        "stripes.yaml",
+        "--output",
+        str(tmp_path),
+        "--strategy",
+        "scratch",
+        "--epochs",
+        "40",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *command],
+        cwd=made,
+        env={**os.environ, "BENCH_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "trial 1/2" in line:
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, "".join(lines) + rest
+    assert "goes on from here" in rest
+    done = bench(made, *command, BENCH_HOME=str(home))
+    assert "scratch: 1 trials found done" in done.stderr
+    assert "trial 1/2" not in done.stderr
+    from bench.tracking import RunStore
+
+    left = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("attributes.status = 'RUNNING'")
+    assert left == []
+
+
+def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
+    done = bench(
+        made, "run", "--study", "stripes.yaml", "--strategy", "full", "--output", tmp_path, "--set",
+        "training.optimizer=sgd", "--set", "training.gradient_clip=null", "--set",
+        "source.std=[1e-30, 1e-30, 1e-30]",
+        "--set", "source.mean=[0, 0, 0]", check=False, BENCH_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "failed: train/loss is not finite" in done.stderr
+    runs = pd.read_csv(tmp_path / "stripes" / "runs.csv")
+    assert list(runs["status"]) == ["failed", "failed"]
+    assert runs["test_accuracy"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--study", "small_simila"], "did you mean 'small_similar'?"),
+        (["run", "--study", "stripes.yaml", "--strategy", "ful"], "unknown strategy 'ful'"),
+        (["run", "--study", "stripes.yaml", "--set", "training.epoch=1"], "did you mean 'epochs'?"),
+        (["run", "--study", "stripes.yaml", "--set", "target.data=elpw"], "did you mean 'elpv'?"),
+        (["run", "--study", "stripes.yaml", "--data", "nowhere"], "nowhere"),
+        (["run", "--study", "stripes.yaml", "--device", "cuda:99"], "there is no device cuda:99"),
+        (["run", "--study", "stripes.yaml", "--set", "source.model=timm/resnet10"], "did you mean 'resnet"),
+        (["run", "--study", "stripes.yaml", "--set", "source.weights=gone.pth"], "there is no file gone.pth"),
+        (["run", "--study", "stripes.yaml", "--set", "source.weights=packaged"], "no packaged weights"),
+        (["run", "--study", "stripes.yaml", "--set", "source.weights=stripes.yaml"], "not a file of weights"),
+        (["run", "--study", "stripes.yaml", "--set", "source.model=timm/resnet18"], "weights don't fit"),
+        (["run", "--study", "stripes.yaml", "--set", "source.weights=default"], "can't be downloaded"),
+        (["run", "--study", "stripes.yaml", "--set", "training.precision=bf17"], "training.precision"),
+        (["run", "--study", "stripes.yaml", "--set", "target.train_labels=5000"], "target.train_labels"),
+        (["run", "--study", "stripes.yaml", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["report", "--study", "stripes.yaml", "--set", "training.epochs=9"], "run `bench run` first"),
+        (["list", "models", "resnext999"], "no models match"),
+        (["run", "--stduy", "stripes.yaml"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value)[-30:] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_status_2(made, tmp_path, arguments, says):
+    before = sorted(path.name for path in made.iterdir())
+    done = bench(made, *arguments, check=False, BENCH_HOME=str(tmp_path / "home"))
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    complaint = [line for line in done.stderr.splitlines() if line.startswith("bench: ")]
+    assert len(complaint) == 1 or "No such option" in done.stderr
+    assert sorted(path.name for path in made.iterdir()) == before
+    assert not list((tmp_path / "home").rglob("*.tmp"))
+
+
+def test_check_builds_every_arm_and_says_where_things_come_from(made):
+    done = bench(made, "check", "--study", "stripes.yaml")
+    assert done.stdout.count("one step done") == len(STRATEGIES)
+    for text in ("file weights.pth", "start: he", "0 0 0 0 0 · 1", "train_labels: null"):
+        assert text in done.stdout
+
+
+def test_a_dry_run_shows_the_resolved_study_and_does_nothing(made, tmp_path):
+    done = bench(
+        made, "run", "--study", "stripes.yaml", "--trials", 7, "--dry-run", BENCH_HOME=str(tmp_path / "none")
+    )
+    assert yaml.safe_load(done.stdout)["tuning"]["trials"] == 7
+    assert not (tmp_path / "none").exists()
+
+
+def test_preview_draws_a_picture(made):
+    done = bench(made, "preview", "--study", "stripes.yaml", "--images", 3)
+    with Image.open(made / done.stdout.strip()) as picture:
+        assert min(picture.size) > 100
+
+
+def test_lists(made):
+    assert "small_similar" in bench(made, "list", "studies").stdout
+    assert bench(made, "list", "strategies").stdout.splitlines()[0].startswith("scratch")
+    assert "elpv" in bench(made, "list", "datasets").stdout
+    models = bench(made, "list", "models", "resnet18").stdout
+    assert "timm/resnet18" in models
+    assert "torchvision/resnet18" in models
+
+
+def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
+    done = bench(
+        tmp_path, "run", "--study", "hymenoptera", "--data", shared_data / "hymenoptera_data", "--budget",
+        "smoke", "--strategy", "feature_extractor", "--set", "target.image_size=96",
+        "--set", "target.train_labels=null",
+        "--set", "target.val_labels=null", "--set", "target.test_labels=null",
+    )  # fmt: skip
+    assert "imageNotFound.gif" in done.stdout
+    runs = pd.read_csv(tmp_path / "reports" / "hymenoptera" / "runs.csv")
+    assert runs["test_accuracy"].min() > 0.8
+    assert Path(tmp_path / "reports" / "hymenoptera" / "index.html").stat().st_size > 10_000

@@ -1,0 +1,129 @@
+"""Studies: one schema, overrides, budgets, and one clear line for every mistake."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import InputError
+from bench.study import Study, available, load
+
+MINIMAL = {"question": "?", "source": {"model": "timm/resnet18"}, "target": {"data": "elpv"}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(values, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return str(path)
+
+    return to_file
+
+
+def test_every_study_that_ships_is_valid():
+    names = available()
+    assert {"small_similar", "large_different", "hymenoptera", "reference/small_similar"} <= set(names)
+    for name in names:
+        study = load(name)
+        assert study.question
+        assert study.name == name.replace("/", "_")
+
+
+def test_a_resolved_study_is_read_back_as_itself(write):
+    study = load(write(MINIMAL))
+    assert load(write(study.model_dump(mode="json"), "again.yaml")) == study
+
+
+def test_overrides_win_over_file_and_budget(write):
+    study = load(
+        write(MINIMAL),
+        ["training.epochs=7", "target.augmentation.views=null", "head.kind=concat_pool"],
+        "smoke",
+    )
+    assert study.training.epochs == 7
+    assert study.target.augmentation.views is None
+    assert study.head.kind == "concat_pool"
+    assert study.tuning.trials == 2
+
+
+def test_budgets_change_trials_seeds_epochs_and_labels(write):
+    path = write({**MINIMAL, "seeds": 3, "training": {"epochs": 5}})
+    smoke, default, full = (load(path, budget=budget) for budget in ("smoke", "default", "full"))
+    assert (smoke.seeds, default.seeds, full.seeds) == (2, 3, 10)
+    assert (smoke.training.epochs, default.training.epochs, full.training.epochs) == (2, 5, 15)
+    assert smoke.target.train_labels == 128
+    assert full.target.train_labels is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"targt": {}}, "unknown key 'targt'; did you mean 'target'?"),
+        (
+            {"target": {"data": "elpv", "image_sise": 64}},
+            "unknown key 'target.image_sise'; did you mean 'image_size'?",
+        ),
+        ({"training": {"epochs": "many"}}, "training.epochs: Input should be a valid integer"),
+        ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"source": {"model": "resnet18"}}, "source.model"),
+        ({"source": {}}, "the key 'source.model' is missing"),
+        ({"head": {"kind": "liner"}}, "head.kind"),
+        ({"target": {"data": "elpv", "augmentation": {"crop_scale": [0.9, 0.1]}}}, "crop_scale"),
+        ({"strategies": ["full", "full"]}, "named twice"),
+        ({"strategies": []}, "strategies"),
+        ({"training": {"weight_decay": float("nan")}}, "training.weight_decay"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(write, change, says):
+    path = write({**MINIMAL, **change})
+    with pytest.raises(InputError) as raised:
+        load(path)
+    assert path in str(raised.value)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n- b", "not a mapping"),
+        ("a: [1", "not valid YAML in line"),
+        ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("", "not a mapping"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(write, text, says):
+    with pytest.raises(InputError, match=says):
+        load(write(text))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.epochs", "is not KEY=VALUE"),
+        ("training.epoch=3", "did you mean 'epochs'"),
+        ("seeds.many=3", "has no keys of its own"),
+        ("training.epochs=[1", "not valid YAML"),
+    ],
+)
+def test_a_wrong_override_is_refused(write, override, says):
+    with pytest.raises(InputError, match=says):
+        load(write(MINIMAL), [override])
+
+
+def test_an_unknown_name_answers_with_the_nearest(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="did you mean 'small_similar'"):
+        load("smal_similar")
+    with pytest.raises(InputError, match="no study file"):
+        load(str(tmp_path / "nothing.yaml"))
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_study_s_name_cannot_leave_its_folder(name):
+    try:
+        study = Study.model_validate({**MINIMAL, "name": name})
+    except ValueError:
+        return
+    assert "/" not in study.name
+    assert not study.name.startswith(".")

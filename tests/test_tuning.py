@@ -1,0 +1,113 @@
+"""Tuning: equal trials, defaults first, pruning, and a storage that survives."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status
+from bench.strategies import STRATEGIES
+from bench.study import Tuning
+from bench.tuning import Tuner
+
+ARM = Arm("s", "discriminative", {"data": "d"})
+
+
+def make_tuner(path=None, trials=6, pruner="none", epochs=4, seed=0, arm=ARM):
+    tuning = Tuning(trials=trials, pruner=pruner, seed=seed)
+    return Tuner(arm, STRATEGIES[arm.strategy], tuning, epochs, "accuracy", path)
+
+
+def objective(seen, epochs=4):
+    """A run whose val accuracy is best at a decay of 0.7."""
+
+    def run(number, params, report):
+        seen.append((number, dict(params)))
+        spec = RunSpec(ARM, params, 0, Purpose.TRIAL)
+        value = 1 - abs(params["decay"] - 0.7)
+        metrics = {"val/accuracy": value, "val/loss": 1 - value}
+        for epoch in range(1, epochs + 1):
+            if not report(epoch, value * epoch / epochs) and epoch < epochs:
+                return RunResult(spec, Status.PRUNED, metrics)
+        return RunResult(spec, Status.DONE, metrics)
+
+    return run
+
+
+def test_the_defaults_are_the_first_trial_and_the_best_is_found():
+    seen = []
+    tuned = make_tuner().run(objective(seen))
+    assert [number for number, _ in seen] == list(range(6))
+    assert seen[0][1] == STRATEGIES["discriminative"].defaults
+    best = min(seen, key=lambda trial: abs(trial[1]["decay"] - 0.7))
+    assert tuned.best == best[1]
+    assert tuned.trials == 6
+    for _, params in seen:
+        for name, span in STRATEGIES["discriminative"].search_space.items():
+            assert span.low <= params[name] <= span.high
+
+
+def test_tuning_is_reproducible_and_a_resumed_one_asks_for_the_same(tmp_path):
+    straight, resumed = [], []
+    make_tuner(tmp_path / "a.journal").run(objective(straight))
+    make_tuner(tmp_path / "b.journal", trials=3).run(objective(resumed))
+    make_tuner(tmp_path / "b.journal").run(objective(resumed))
+    assert resumed == straight
+    other = []
+    make_tuner(tmp_path / "a.journal", seed=1).run(objective(other))
+    assert other[1] != straight[1]
+
+
+def test_a_finished_arm_runs_nothing_and_fewer_trials_look_at_the_first_ones(tmp_path):
+    seen, none = [], []
+    path = tmp_path / "journal"
+    tuned = make_tuner(path).run(objective(seen))
+    assert make_tuner(path).run(objective(none)) == tuned
+    first = make_tuner(path, trials=2).result()
+    assert first.best == min(seen[:2], key=lambda trial: abs(trial[1]["decay"] - 0.7))[1]
+    assert none == []
+
+
+def test_the_first_trial_is_never_pruned_and_hopeless_ones_are():
+    seen = []
+    tuner = make_tuner(pruner="successive_halving", trials=8)
+    tuner.run(objective(seen))
+    states = [trial.state.name for trial in tuner.study.get_trials()]
+    assert states[0] == "COMPLETE"
+    assert "PRUNED" in states
+
+
+def test_failed_trials_count_and_are_never_best():
+    def fail(number, params, report):
+        return RunResult(RunSpec(ARM, params, 0, Purpose.TRIAL), Status.FAILED, error="diverged")
+
+    tuned = make_tuner(trials=3).run(fail)
+    assert tuned.trials == 3
+    assert tuned.best is None
+
+
+def test_a_trial_whose_process_was_killed_is_done_again(tmp_path):
+    path = tmp_path / "journal"
+    script = (
+        "import os, sys; sys.path.insert(0, '.')\n"
+        "from tests.test_tuning import make_tuner, objective\n"
+        "from pathlib import Path\n"
+        "inner = objective([])\n"
+        "def die(number, params, report):\n"
+        "    if number == 2: os.kill(os.getpid(), 9)\n"
+        "    return inner(number, params, report)\n"
+        f"make_tuner(Path({str(path)!r})).run(die)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script], check=False)
+    assert died.returncode == -9
+    seen, straight = [], []
+    assert make_tuner(path).result().trials == 2
+    assert make_tuner(path).run(objective(seen)).trials == 6
+    make_tuner().run(objective(straight))
+    assert seen == straight[2:]
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])
+def test_every_pruner_lets_a_rising_study_end(pruner):
+    tuned = make_tuner(pruner=pruner, trials=4, epochs=1).run(objective([], epochs=1))
+    assert tuned.best is not None
