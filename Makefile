@@ -8,7 +8,7 @@ IN_VENV := $(VENV)/bin/python -m
 NO_PYTHON := error: there is no $(PYTHON); install Python 3.11 or newer, or name yours: add PYTHON=python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help environment run benchmark test test-slow test-lowest test-all format constraints clean clean-cache
+.PHONY: help environment run studies test test-slow test-lowest test-all format constraints clean clean-cache
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ environment: ## make .venv, or renew it; nothing to do is quickly done
 run: environment ## run a study: make run STUDY=large_different ARGS="--budget smoke"
 	@$(IN_VENV) bench run --study $(STUDY) $(ARGS)
 
-benchmark: environment ## run the four studies and compare them
+studies: environment ## run the four studies and compare them
 	@$(IN_VENV) bench run --study all $(ARGS)
 
 test: environment ## format, lint, types and all tests but the slow ones

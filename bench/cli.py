@@ -218,7 +218,7 @@ def ui(
     tracking_uri: Tracking = None,
 ) -> None:
     """Open the MLflow UI on the store that `bench run` writes to."""
-    from bench.ui import run_ui
+    from bench.tracking.ui import run_ui
 
     run_ui(tracking_uri, host, port)
 

@@ -20,7 +20,7 @@ from bench.progress import Progress
 from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value, digest
 from bench.strategies import STRATEGIES
 from bench.study import Study
-from bench.tracking import RunStore, system_metrics
+from bench.tracking.store import RunStore, system_metrics
 from bench.tuning import Report, Tuner
 
 if TYPE_CHECKING:
@@ -224,6 +224,9 @@ class Runner:
             self.progress.end_epoch(strategy, row[metric])
             return bool(judge(row))
 
+        if spec.purpose is Purpose.FINAL:
+            dataset = self.plan.dataset
+            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         with _ended_whatever_happens(live), tempfile.TemporaryDirectory() as folder:
             finished = worker.run(spec, after_epoch)
             live.finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))

@@ -70,6 +70,7 @@ class Target(Part):
         str, Field(min_length=1)
     ]  # a packaged name, torchvision/<Class>, huggingface/<name>, or a folder
     train_labels: Positive | None = None  # None: all there are
+    train_cap: Positive | None = None  # at most so many, however many there are (the smoke budget's)
     val_labels: Positive | None = None
     test_labels: Positive | None = None
     sampling: Literal["proportional", "balanced"] = "proportional"
@@ -142,7 +143,7 @@ class Study(Part):
         return self
 
 
-SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "train_labels": 128, "val_labels": 128, "test_labels": 256}
+SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "train_cap": 128, "val_labels": 128, "test_labels": 256}
 FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
 
 
@@ -151,7 +152,7 @@ def apply_budget(study: Study, budget: Budget) -> Study:
     if budget == "smoke":
         limits = {
             key: min(SMOKE[key], getattr(study.target, key) or SMOKE[key])
-            for key in ("train_labels", "val_labels", "test_labels")
+            for key in ("train_cap", "val_labels", "test_labels")
         }
         return _replace(
             study,

@@ -94,7 +94,7 @@ def test_final_runs_keep_weights_predictions_and_what_they_were_made_with(finish
     folder, _ = finished
     from safetensors.numpy import load_file
 
-    from bench.tracking import RunStore
+    from bench.tracking.store import RunStore
 
     runs = pd.read_csv(folder / "reports" / "stripes" / "runs.csv")
     store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
@@ -165,7 +165,7 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     done = bench(made, *command, BENCH_HOME=str(home))
     assert "scratch: 1 trials found done" in done.stderr
     assert "trial 1/2" not in done.stderr
-    from bench.tracking import RunStore
+    from bench.tracking.store import RunStore
 
     left = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("attributes.status = 'RUNNING'")
     assert left == []
@@ -255,8 +255,8 @@ def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
     done = bench(
         tmp_path, "run", "--study", "hymenoptera", "--data", shared_data / "hymenoptera_data", "--budget",
         "smoke", "--strategy", "feature_extractor", "--set", "target.image_size=96",
-        "--set", "target.train_labels=null",
-        "--set", "target.val_labels=null", "--set", "target.test_labels=null",
+        "--set", "target.train_cap=null", "--set", "target.val_labels=null",
+        "--set", "target.test_labels=null",
     )  # fmt: skip
     assert "imageNotFound.gif" in done.stdout
     runs = pd.read_csv(tmp_path / "reports" / "hymenoptera" / "runs.csv")

@@ -151,6 +151,13 @@ def test_too_many_training_labels_are_refused_with_the_number_there_is():
         split(make_dataset([0, 1] * 50), target(train_labels=61), 0)
 
 
+def test_a_cap_takes_what_there_is_and_never_less_than_a_label_a_class():
+    dataset = make_dataset([0, 1] * 50)
+    assert len(split(dataset, target(train_cap=1000), 0).train) == 60
+    assert len(split(dataset, target(train_cap=20, train_labels=50), 0).train) == 20
+    assert len(split(dataset, target(train_cap=1), 0).train) == 2
+
+
 @pytest.mark.parametrize(("part", "name"), [(TRAIN, "train"), (VAL, "val"), (TEST, "test")])
 def test_a_class_that_is_missing_from_a_part_is_named(part, name):
     parts = np.array([TRAIN, VAL, TEST] * 4)

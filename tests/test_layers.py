@@ -12,15 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top down: a module imports from its own layer and from those below. The longest name counts.
 LAYERS = {
     "command line": "__main__ cli",
-    "what a command does": "runner progress report ui",
+    "what a command does": "runner progress report",
     "choosing and doing runs": "tuning worker",
     "training": "training inputs optimizers",
     "parts": "strategies models data tracking analysis features execution",
-    "plain types": "errors registry paths spec study environment data.dataset metrics frames live address",
+    "plain types": "errors registry paths spec study environment data.dataset metrics",
 }
 PLACE = {f"bench.{name}": layer for layer, names in LAYERS.items() for name in names.split()}
 PLACE["bench"] = "plain types"
-DOORS = {"mlflow": "bench.tracking", "optuna": "bench.tuning"}
+DOORS = {"mlflow": "bench.tracking.store", "optuna": "bench.tuning"}
 HEAVY = ["matplotlib", "mlflow", "optuna", "pandas", "sklearn", "timm", "torch"]
 
 

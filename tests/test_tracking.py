@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracking_contract import SCENARIO, StoreContract, done, new_store, open_levels, record, spec
 
-from bench import address, environment, frames
+from bench import environment
 from bench.errors import InputError
-from bench.frames import FoundRun
-from bench.live import LiveRun
 from bench.spec import Status
-from bench.tracking import RunStore, _name, system_metrics
+from bench.tracking import address, frames
+from bench.tracking.frames import FoundRun
+from bench.tracking.live import LiveRun
+from bench.tracking.store import RunStore, _name, system_metrics
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def open_store(uri, barrier, answers):
 
 def test_a_fresh_database_may_be_opened_by_several_processes_at_once(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.tracking", "mlflow.store.tracking.sqlalchemy_store"])
+    context.set_forkserver_preload(["bench.tracking.store", "mlflow.store.tracking.sqlalchemy_store"])
     barrier, answers = context.Barrier(6), context.Queue()
     uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
     processes = [context.Process(target=open_store, args=(uri, barrier, answers)) for _ in range(6)]
@@ -103,7 +104,7 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path):
 
 
 def test_find_reads_every_page(sqlite_uri, monkeypatch):
-    monkeypatch.setattr("bench.tracking.PAGE", 2)
+    monkeypatch.setattr("bench.tracking.store.PAGE", 2)
     store = new_store(sqlite_uri)
     _, arm = open_levels(store)
     for seed in range(5):
@@ -164,7 +165,7 @@ class Recorder:
 
 
 def test_a_store_that_is_away_for_a_while_loses_nothing(monkeypatch):
-    monkeypatch.setattr("bench.live.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("bench.tracking.live.FLUSH_SECONDS", 0.0)
     recorder = Recorder()
     live = LiveRun(recorder, "r", {"a": 1})
     for epoch in range(4):
@@ -177,7 +178,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(monkeypatch):
 
 
 def test_values_are_written_together(monkeypatch):
-    monkeypatch.setattr("bench.live.FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr("bench.tracking.live.FLUSH_SECONDS", 3600.0)
     recorder = Recorder()
     live = LiveRun(recorder, "r", {"a": 1})
     live.log_epoch(0, {"val/accuracy": 0.1, "train/loss": float("nan")})
@@ -226,7 +227,7 @@ def test_environment_says_what_the_numbers_were_made_with():
 
 def test_nothing_heavy_is_imported_before_it_is_used():
     code = (
-        "import sys, bench.tracking, bench.ui, bench.environment as e; e.describe();"
+        "import sys, bench.tracking.store, bench.tracking.ui, bench.environment as e; e.describe();"
         "print({'mlflow', 'torch', 'pandas', 'sqlalchemy', 'numpy'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from tracking_contract import StoreContract, done, free_port, new_store, open_levels, serving, spec
 
-from bench import address
 from bench.errors import InputError
-from bench.tracking import RunStore
-from bench.ui import ui_command
+from bench.tracking import address
+from bench.tracking.store import RunStore
+from bench.tracking.ui import ui_command
 
 
 @pytest.fixture(scope="module")

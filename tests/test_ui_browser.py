@@ -6,7 +6,7 @@ import pytest
 from tracking_contract import ARMS, CURVE, SCENARIO, open_levels, record, serving, spec
 
 from bench.spec import Purpose
-from bench.tracking import RunStore
+from bench.tracking.store import RunStore
 
 pytestmark = pytest.mark.slow
 

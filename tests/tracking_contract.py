@@ -16,7 +16,7 @@ import pytest
 
 from bench.errors import InputError
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status
-from bench.tracking import RunStore
+from bench.tracking.store import RunStore
 
 ARMS = {name: Arm("toy", name, {"head": "linear"}) for name in ("scratch", "full")}
 SCENARIO = {"size": "small", "similarity": "similar"}
@@ -70,7 +70,7 @@ def free_port():
 @contextmanager
 def serving(uri, folder):
     """Run `run_ui` as a person would: yield the process and the address that it prints, then press Ctrl-C."""
-    code = f"from bench.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
+    code = f"from bench.tracking.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
     environment = {**os.environ, "BENCH_HOME": str(folder)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
@@ -223,7 +223,7 @@ class StoreContract:
             store.predictions_frame([run_id])
 
     def test_live_epochs_are_visible_and_not_doubled(self, uri, monkeypatch):
-        monkeypatch.setattr("bench.live.FLUSH_SECONDS", 0.0)
+        monkeypatch.setattr("bench.tracking.live.FLUSH_SECONDS", 0.0)
         store = new_store(uri)
         _, arm = open_levels(store)
         live = store.start(spec(), arm, "seed 0", {"batch_size": 32}, SCENARIO)
@@ -282,7 +282,7 @@ class StoreContract:
         store._client.set_tag(elsewhere, "bench.process", "another-host:1:1")
         name = store._client.get_experiment(store.experiment_id).name
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.tracking", "mlflow.store.tracking.sqlalchemy_store"])
+        context.set_forkserver_preload(["bench.tracking.store", "mlflow.store.tracking.sqlalchemy_store"])
         here, there = context.Pipe()
         process = context.Process(target=leave_running, args=(uri, name, arm, there))
         process.start()

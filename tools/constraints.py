@@ -10,7 +10,7 @@ HEADER = """\
 # Exact versions of all that pyproject.toml's dependencies resolve to; `make constraints` writes this file.
 # Left out: the CUDA packages, which torch itself pins, so that other platforms resolve too.
 """
-OF_TORCH = ("cuda-", "nvidia-", "triton")
+OF_TORCH = ("cuda-", "nvidia-cu", "nvidia-nc", "nvidia-nv", "triton")
 
 
 def main() -> None:

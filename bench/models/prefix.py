@@ -85,7 +85,8 @@ class Suffix(nn.Module):
             parent, _, leaf = name.rpartition(".")
             self.resumed.get_submodule(parent)._modules[leaf] = _Stub(shapes[name])  # noqa: SLF001
         self.run = Prefix(self.resumed, exit_at) if exit_at else self.resumed
-        self._entry: list[Any] = [self.resumed.get_submodule(names[-1])]  # in a list: not a second registration
+        # in a list, so that it is not registered a second time
+        self._entry: list[Any] = [self.resumed.get_submodule(names[-1])]
 
     def forward(self, value: Tensor) -> Tensor:
         """Return the backbone's features, given what the prefix put out."""

@@ -18,12 +18,12 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bench import address, frames
 from bench.environment import git_commit, has_ended, this_process
 from bench.errors import InputError
-from bench.frames import FoundRun
-from bench.live import EPOCH, End, LiveRun, Point
 from bench.spec import Arm, Purpose, RunSpec, Status, canonical_json
+from bench.tracking import address, frames
+from bench.tracking.frames import FoundRun
+from bench.tracking.live import EPOCH, End, LiveRun, Point
 
 if TYPE_CHECKING:
     import pandas as pd

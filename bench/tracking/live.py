@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bench.errors import InputError
-from bench.frames import COSTS
 from bench.spec import RunResult, Status, canonical_json
+from bench.tracking.frames import COSTS
 
 FLUSH_SECONDS, LONGEST_PAUSE = 5.0, 300.0  # between two writes; the same while the store is gone
 EPOCH = "epoch/"  # prefix of the per-epoch metrics

@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from bench import address, paths
+from bench import paths
 from bench.errors import InputError
+from bench.tracking import address
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
 LAST_PORT = 65535
