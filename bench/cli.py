@@ -77,9 +77,6 @@ def main() -> None:
     except InputError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("bench: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -124,7 +121,11 @@ def run(
             _show(loaded)
         return
     options = Options(data, device, tracking_uri, fresh)
-    results = [_run_one(loaded, options, output / loaded.name) for loaded in studies]
+    try:
+        results = [_run_one(loaded, options, output / loaded.name) for loaded in studies]
+    except KeyboardInterrupt:
+        print("bench: interrupted; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
     if len(results) > 1:
         _write_overview(results, output / "all")
     if any((evidence.runs["status"] != "done").any() for evidence in results):
