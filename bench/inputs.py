@@ -1,5 +1,6 @@
 """What a run trains on: batches of augmented images, or of what a frozen prefix makes of them."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -72,6 +73,7 @@ class Features:
             "normalisation": [*images.mean, *images.std],
         }
         self.views = target.augmentation.views
+        self.train_seconds = self.eval_seconds = 0.0  # spent on finding or computing features
         self._rows = np.full(len(images.dataset.labels), -1)
         self._train: np.ndarray | None = None
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -80,15 +82,19 @@ class Features:
         """Find or compute all views of the training images; False if they can't be kept."""
         if self.views is None:
             return False
+        started = time.perf_counter()
         augmentation = self.images.target.augmentation.model_dump(mode="json")
         identity = {**self.identity, "augmentation": augmentation, "seed": self.images.target.split_seed}
         self._train = self._stored(indices, identity, self.views)
         self._rows[indices] = np.arange(len(indices))
+        self.train_seconds += time.perf_counter() - started
         return self._train is not None
 
     def prepare_evaluation(self, indices: np.ndarray) -> bool:
         """Find or compute the evaluation views of a part; False if they can't be kept."""
+        started = time.perf_counter()
         array = self._stored(indices, {**self.identity, "augmentation": None}, 1)
+        self.eval_seconds += time.perf_counter() - started
         if array is not None:
             rows = np.full(len(self._rows), -1)
             rows[indices] = np.arange(len(indices))

@@ -153,14 +153,16 @@ class Worker:
     def _result(
         self, spec: RunSpec, status: Status, task: Task, trained: Trained, metrics: Mapping[str, float]
     ) -> RunResult:
+        """Put the result together; what a run spent on frozen features is part of its cost."""
+        stored = task.inputs if isinstance(task.inputs, Features) else None
         return RunResult(
             spec,
             status,
             metrics=metrics,
             curve=tuple(trained.curve),
             best_epoch=trained.best_epoch,
-            train_seconds=trained.train_seconds,
-            eval_seconds=trained.eval_seconds,
+            train_seconds=trained.train_seconds + (stored.train_seconds if stored else 0.0),
+            eval_seconds=trained.eval_seconds + (stored.eval_seconds if stored else 0.0),
             trainable_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
             peak_memory_bytes=peak_memory(self.execution.device),
             environment=self.environment,
