@@ -72,14 +72,15 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
     dataset = data.load(study.target)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
     splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
+    # What is not set is left out, so that a new optional setting changes no key.
     settings = {
         "data": dataset.digest,
-        "target": study.target.model_dump(mode="json", exclude={"data"}),
+        "target": study.target.model_dump(mode="json", exclude={"data"}, exclude_none=True),
         "model": study.source.model,
         "weights": origin.identity,
         "normalisation": [study.source.mean, study.source.std],
-        "head": study.head.model_dump(mode="json"),
-        "training": study.training.model_dump(mode="json"),
+        "head": study.head.model_dump(mode="json", exclude_none=True),
+        "training": study.training.model_dump(mode="json", exclude_none=True),
         "metric": study.metric,
     }
     arms = tuple(Arm(study.name, name, settings) for name in study.strategies)
