@@ -24,9 +24,9 @@ MODELS = (
     "timm/vit_tiny_patch16_224",
     "timm/mobilenetv3_small_050",
     "torchvision/resnet18",
-    "torchvision/densenet121",
-    "torchvision/vgg11_bn",
     "torchvision/mobilenet_v2",
+    pytest.param("torchvision/densenet121", marks=pytest.mark.slow),
+    pytest.param("torchvision/vgg11_bn", marks=pytest.mark.slow),  # 129 million parameters
 )
 SIDE, CLASSES = 32, 3
 CPU = Execution("cpu", "fp32")
