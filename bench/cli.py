@@ -14,7 +14,8 @@ from bench.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from bench.analysis import Evidence
-    from bench.runner import Options, Plan
+    from bench.planning import Plan
+    from bench.runner import Options
     from bench.study import Study
 
 app = typer.Typer(
@@ -134,7 +135,8 @@ def run(
 
 def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
     from bench import progress
-    from bench.runner import Runner, plan
+    from bench.planning import plan
+    from bench.runner import Runner
 
     laid_out = plan(study, options.folder)
     _announce(laid_out)
@@ -200,8 +202,9 @@ def report(
     output: Output = Path("reports"),
 ) -> None:
     """Write the report of a study that was run, without running anything."""
+    from bench.planning import plan
     from bench.progress import Progress
-    from bench.runner import Options, Runner, plan
+    from bench.runner import Options, Runner
 
     results = []
     for loaded in _load_all(study, list(set_), budget):
@@ -267,7 +270,7 @@ def check(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Show the resolved study, then build every strategy and train it one step."""
-    from bench.runner import plan
+    from bench.planning import plan
     from bench.study import load
 
     laid_out = plan(load(study, set_, budget.value), data)
@@ -291,8 +294,8 @@ def preview(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Draw what augmentation does to the first training images."""
+    from bench.planning import plan
     from bench.report import preview as draw
-    from bench.runner import plan
     from bench.study import load
     from bench.worker import preview_grid
 

@@ -1,9 +1,8 @@
-"""Run a study: plan its arms, tune each, do the final runs, and gather what came of them."""
+"""Run a plan: tune each arm, do the final runs, and gather what came of them."""
 
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +14,21 @@ import numpy as np
 from bench import data, paths
 from bench.data.dataset import Dataset, Split
 from bench.errors import InputError
-from bench.models.weights import Origin, locate
+from bench.planning import TUNING_SEED, Plan
 from bench.progress import Progress
-from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value, digest
+from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value
 from bench.strategies import STRATEGIES
 from bench.study import Study
+from bench.tracking import address
 from bench.tracking.store import RunStore, system_metrics
 from bench.tuning import Report, Tuner
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.analysis import Evidence
     from bench.worker import Finished, Worker
 
-TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
 EXPERIMENT = "bench/{study}"
 
 
@@ -39,52 +40,6 @@ class Options:
     device: str = "auto"
     tracking_uri: str | None = None
     fresh: bool = False  # forget what was done before
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A study with its data, its weights and its arms: everything that is known before any training."""
-
-    study: Study
-    dataset: Dataset
-    origin: Origin
-    splits: Mapping[int, Split]
-    arms: tuple[Arm, ...]
-
-    @property
-    def key(self) -> str:
-        """SHA-256 over arms and budgets: the study's run in MLflow."""
-        return digest([[arm.key for arm in self.arms], self.study.tuning.trials, self.study.seeds])
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds of the final runs."""
-        return list(range(1, self.study.seeds + 1))
-
-
-def plan(study: Study, folder: Path | None = None) -> Plan:
-    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
-    for number, name in enumerate(study.strategies):
-        STRATEGIES.get_or_raise(name, f"strategies.{number}")
-    if folder is not None:
-        study = study.model_copy(update={"target": study.target.model_copy(update={"data": str(folder)})})
-    origin = locate(study.source)
-    dataset = data.load(study.target)
-    seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
-    splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
-    # What is not set is left out, so that a new optional setting changes no key.
-    settings = {
-        "data": dataset.digest,
-        "target": study.target.model_dump(mode="json", exclude={"data"}, exclude_none=True),
-        "model": study.source.model,
-        "weights": origin.identity,
-        "normalisation": [study.source.mean, study.source.std],
-        "head": study.head.model_dump(mode="json", exclude_none=True),
-        "training": study.training.model_dump(mode="json", exclude_none=True),
-        "metric": study.metric,
-    }
-    arms = tuple(Arm(study.name, name, settings) for name in study.strategies)
-    return Plan(study, dataset, origin, splits, arms)
 
 
 class Runner:
@@ -107,7 +62,6 @@ class Runner:
 
     def run(self) -> "Evidence":
         """Do all runs that are missing and return what is known of the study."""
-        started = time.monotonic()
         with _alone(self.study.name), self._study_run() as study_run:
             for arm in self.plan.arms:
                 if self.options.fresh:
@@ -116,7 +70,7 @@ class Runner:
                 self.progress.plan(arm.strategy, runs, self.study.training.epochs)
             for arm in self.plan.arms:
                 self._run_arm(arm, study_run)
-        return self.evidence(time.monotonic() - started)
+        return self.evidence()
 
     @contextmanager
     def _study_run(self) -> Iterator[str]:
@@ -234,7 +188,7 @@ class Runner:
         self.progress.end_run(strategy, _outcome(finished.result, self.study.metric))
         return finished
 
-    def evidence(self, wall_seconds: float | None = None) -> "Evidence":
+    def evidence(self) -> "Evidence":
         """Return what the store holds of this plan.
 
         Raises:
@@ -261,14 +215,15 @@ class Runner:
             trials=trials,
             curves=self.store.curves_frame(done),
             predictions=self.store.predictions_frame(done),
-            provenance=self._provenance(wall_seconds),
+            provenance=self._provenance(list(done), _seconds(runs) + _seconds(trials)),
         )
 
-    def _provenance(self, wall_seconds: float | None) -> dict[str, Any]:
+    def _provenance(self, done: list[str], seconds: float) -> dict[str, Any]:
+        """Say where the numbers come from; the environment is that of the first final run."""
         plan, split = self.plan, self.plan.splits[1]
         duplicates = data.near_duplicates(plan.dataset, split)
         return {
-            "command": shlex.join(["bench", *sys.argv[1:]]),
+            "command": shlex.join(["bench", "run", *sys.argv[2:]]),
             "protocol": PROTOCOL,
             "data": plan.dataset.name,
             "data origin": plan.dataset.origin,
@@ -281,10 +236,9 @@ class Runner:
             "near-duplicates across parts": [" = ".join(map(str, pair)) for pair in duplicates],
             "source weights": plan.origin.text,
             "source weights identity": plan.origin.identity,
-            "tracking store": self.store.uri,
-            "wall seconds of this command": round(wall_seconds, 1)
-            if wall_seconds is not None
-            else "report only",
+            "environment": self.store.environment(done[0]) if done else {},
+            "tracking store": address.shown(self.store.uri).replace(f"{Path.cwd()}/", ""),
+            "seconds of all runs together": round(seconds),
         }
 
 
@@ -319,6 +273,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def _seconds(frame: "pd.DataFrame") -> float:
+    """Return the seconds of training and evaluation in a frame of runs."""
+    return float(frame[["train_seconds", "eval_seconds"]].sum().sum())
 
 
 def _sizes(split: Split) -> dict[str, int]:

@@ -71,8 +71,11 @@ class Worker:
         try:
             task = self.prepare(spec, parts)
             trained = train(task, keep_going)
-        except (DivergedError, torch.OutOfMemoryError) as error:
-            reason = str(error).splitlines()[0][:300]
+        except (
+            DivergedError,
+            RuntimeError,
+        ) as error:  # RuntimeError: whatever torch can't do, memory included
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             return Finished(RunResult(spec, Status.FAILED, environment=self.environment, error=reason))
         metrics = {name: value for name, value in trained.best_row.items() if name.startswith("val/")}
         metrics["train/loss"] = trained.best_row["train/loss"]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "command line": "__main__ cli",
     "what a command does": "runner progress report",
-    "choosing and doing runs": "tuning worker",
+    "choosing and doing runs": "planning tuning worker",
     "training": "training inputs optimizers",
     "parts": "strategies models data tracking analysis features execution",
     "plain types": "errors registry paths spec study environment data.dataset metrics",

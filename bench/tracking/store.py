@@ -240,6 +240,10 @@ class RunStore:
                 parts.append(pd.read_csv(file, dtype={"image": str}).assign(**_who(run))[columns])
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
+    def environment(self, run_id: str) -> dict[str, Any]:
+        """Return what a run was made with: versions, device, precision, threads."""
+        return dict(json.loads(self._client.get_run(run_id).data.tags.get("bench.environment", "{}")))
+
     def fail_leftovers(self, study_run_id: str) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
 

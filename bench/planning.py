@@ -1,0 +1,60 @@
+"""Lay out a study: its data, weights, splits and arms. Pure but for opening files; no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import data
+from bench.data.dataset import Dataset, Split
+from bench.models.weights import Origin, locate
+from bench.spec import Arm, digest
+from bench.strategies import STRATEGIES
+from bench.study import Study
+
+TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A study with its data, its weights and its arms: everything that is known before any training."""
+
+    study: Study
+    dataset: Dataset
+    origin: Origin
+    splits: Mapping[int, Split]
+    arms: tuple[Arm, ...]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over arms and budgets: the study's run in MLflow."""
+        return digest([[arm.key for arm in self.arms], self.study.tuning.trials, self.study.seeds])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the final runs."""
+        return list(range(1, self.study.seeds + 1))
+
+
+def plan(study: Study, folder: Path | None = None) -> Plan:
+    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
+    for number, name in enumerate(study.strategies):
+        STRATEGIES.get_or_raise(name, f"strategies.{number}")
+    if folder is not None:
+        study = study.model_copy(update={"target": study.target.model_copy(update={"data": str(folder)})})
+    origin = locate(study.source)
+    dataset = data.load(study.target)
+    seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
+    splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
+    # What is not set is left out, so that a new optional setting changes no key.
+    settings = {
+        "data": dataset.digest,
+        "target": study.target.model_dump(mode="json", exclude={"data"}, exclude_none=True),
+        "model": study.source.model,
+        "weights": origin.identity,
+        "normalisation": [study.source.mean, study.source.std],
+        "head": study.head.model_dump(mode="json", exclude_none=True),
+        "training": study.training.model_dump(mode="json", exclude_none=True),
+        "metric": study.metric,
+    }
+    arms = tuple(Arm(study.name, name, settings) for name in study.strategies)
+    return Plan(study, dataset, origin, splits, arms)
