@@ -31,7 +31,7 @@ def describe(device: str = "") -> dict[str, Value]:
     found: dict[str, Value] = {name: v for name, package in PACKAGES.items() if (v := _version(package))}
     found |= {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "logical_cpus": os.cpu_count() or 1,
         "usable_cpus": _usable_cpus(),
