@@ -81,6 +81,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a folder that can't be written, a disk that is full
+        print(f"bench: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -123,9 +126,9 @@ def run(
         return
     options = Options(data, device, tracking_uri, fresh)
     try:
-        results = [_run_one(loaded, options, output / loaded.name) for loaded in studies]
+        results = [_run_one(loaded, options, output / _report_name(loaded, budget)) for loaded in studies]
     except KeyboardInterrupt:
-        print("bench: interrupted; the same command goes on from here", file=sys.stderr)
+        print("bench: interrupted; the same command (without --fresh) goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
     if len(results) > 1:
         _write_overview(results, output / "all")
@@ -138,6 +141,7 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
     from bench.planning import plan
     from bench.runner import Runner
 
+    folder.mkdir(parents=True, exist_ok=True)  # what can't be written to is better known now than at the end
     laid_out = plan(study, options.folder)
     _announce(laid_out)
     with progress.choose(study.metric) as view:
@@ -145,6 +149,11 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
         evidence = runner.run()
     _conclude(evidence, folder, runner.store.uri)
     return evidence
+
+
+def _report_name(study: "Study", budget: Budget) -> str:
+    """Return the report's folder; a smoke run must not replace the report of a full one."""
+    return study.name if budget is Budget.default else f"{study.name}-{budget.value}"
 
 
 def _announce(plan: "Plan") -> None:
@@ -210,7 +219,7 @@ def report(
     for loaded in _load_all(study, list(set_), budget):
         runner = Runner(plan(loaded, data), Options(data, "auto", tracking_uri), Progress(loaded.metric))
         results.append(runner.evidence())
-        _conclude(results[-1], output / loaded.name, runner.store.uri)
+        _conclude(results[-1], output / _report_name(loaded, budget), runner.store.uri)
     if len(results) > 1:
         _write_overview(results, output / "all")
 
@@ -281,7 +290,7 @@ def check(
     worker = Worker(laid_out.study, laid_out.dataset, laid_out.origin, device)
     print(f"  device   {worker.execution.device}, {worker.execution.precision}")
     for arm in laid_out.arms:
-        matrix, parameters = worker.try_step(arm)
+        matrix, parameters = worker.try_step(arm, laid_out.splits[1])
         print(f"\n{arm.strategy}: {parameters:,} trainable parameters; one step done\n{matrix}", end="")
 
 

@@ -94,7 +94,8 @@ class FeatureStore:
 
     def _write(self, key: str, shape: Sequence[int], fill: Callable[[np.ndarray], None]) -> None:
         data, meta = self._files(key)
-        meta.unlink(missing_ok=True)
+        for remains in [meta, *self.folder.glob(f".{key}.*")]:  # of a process that was killed
+            remains.unlink(missing_ok=True)
         with replacing(data) as temporary:
             with temporary.open("r+b") as file:
                 # so that a full disk is an error here and not a SIGBUS when the map is written to
@@ -117,7 +118,7 @@ class FeatureStore:
                 return
             data = meta.with_suffix(".f32")
             used -= data.stat().st_size if data.exists() else 0
-            for path in (meta, data, meta.with_suffix(".lock")):
+            for path in (meta, data):
                 path.unlink(missing_ok=True)
 
 

@@ -14,11 +14,16 @@ from bench.data.dataset import Dataset
 from bench.features import FeatureStore
 from bench.study import Target
 
-EVAL_BATCH = 256
+EVAL_BATCH, EVAL_PIXELS = 256, 256 * 224 * 224  # most images, and most pixels, in a batch for evaluation
+RECIPE = 1  # raise it when the same images and weights would give other features
 
 
 class Inputs(Protocol):
     """Gives the tensors that a model is trained and evaluated on, on the device."""
+
+    @property
+    def eval_batch(self) -> int:
+        """How many images to evaluate at once."""
 
     def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
         """Return what images `indices` show in an epoch of a seed."""
@@ -36,6 +41,11 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: str
+
+    @property
+    def eval_batch(self) -> int:
+        """As many images as memory is sure to take."""
+        return max(1, min(EVAL_BATCH, EVAL_PIXELS // self.target.image_size**2))
 
     def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
         """Return the augmented images."""
@@ -68,20 +78,21 @@ class Features:
         self.images, self.prefix, self.store = images, prefix, store
         self.identity = {
             **identity,
+            "recipe": RECIPE,
             "dataset": images.dataset.digest,
             "image_size": target.image_size,
             "normalisation": [*images.mean, *images.std],
         }
         self.views = target.augmentation.views
         self.train_seconds = self.eval_seconds = 0.0  # spent on finding or computing features
+        self.eval_batch = images.eval_batch
         self._rows = np.full(len(images.dataset.labels), -1)
         self._train: np.ndarray | None = None
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def prepare_training(self, indices: np.ndarray) -> bool:
         """Find or compute all views of the training images; False if they can't be kept."""
-        if self.views is None:
-            return False
+        assert self.views is not None, "views without number can't be stored"
         started = time.perf_counter()
         augmentation = self.images.target.augmentation.model_dump(mode="json")
         identity = {**self.identity, "augmentation": augmentation, "seed": self.images.target.split_seed}
@@ -120,8 +131,8 @@ class Features:
         def fill(array: np.ndarray) -> None:
             for view in range(views):
                 shown = None if whole["augmentation"] is None else view
-                for start in range(0, len(indices), EVAL_BATCH):
-                    batch = indices[start : start + EVAL_BATCH]
+                for start in range(0, len(indices), self.eval_batch):
+                    batch = indices[start : start + self.eval_batch]
                     array[view, start : start + len(batch)] = self._compute(batch, shown).cpu().numpy()
 
         return self.store.get(whole, (views, len(indices), *shape), fill)
@@ -141,5 +152,9 @@ class Features:
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield all indices in batches of nearly equal size, at most `size`: none is dropped, none is tiny."""
-    yield from np.array_split(indices, -(-len(indices) // size))
+    """Yield all indices in batches of nearly equal size: none is dropped, none is a single image.
+
+    A batch has at most `size` images, or one more where a single one would be left over: BatchNorm can't
+    train on one.
+    """
+    yield from np.array_split(indices, max(1, min(-(-len(indices) // size), len(indices) // 2)))

@@ -39,10 +39,8 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
     """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
     for number, name in enumerate(study.strategies):
         STRATEGIES.get_or_raise(name, f"strategies.{number}")
-    if folder is not None:
-        study = study.model_copy(update={"target": study.target.model_copy(update={"data": str(folder)})})
     origin = locate(study.source)
-    dataset = data.load(study.target)
+    dataset = data.load(study.target, folder)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
     splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
     # What is not set is left out, so that a new optional setting changes no key.
@@ -56,5 +54,8 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
         "training": study.training.model_dump(mode="json", exclude_none=True),
         "metric": study.metric,
     }
-    arms = tuple(Arm(study.name, name, settings) for name in study.strategies)
+    arms = tuple(
+        Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})
+        for name in study.strategies
+    )
     return Plan(study, dataset, origin, splits, arms)

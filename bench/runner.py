@@ -183,7 +183,7 @@ class Runner:
             dataset = self.plan.dataset
             self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         with _ended_whatever_happens(live), tempfile.TemporaryDirectory() as folder:
-            finished = worker.run(spec, after_epoch)
+            finished = worker.run(spec, parts, after_epoch)
             live.finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
         self.progress.end_run(strategy, _outcome(finished.result, self.study.metric))
         return finished
@@ -206,6 +206,9 @@ class Runner:
                 )
             keys += self._finals(arm, tuned.best)
         runs = self.store.runs_frame(keys)
+        if missing := len(set(keys) - set(runs["run_key"])):
+            what = f"{missing} of {len(keys)} final runs are not in the store"
+            raise InputError(f"the study is not finished: {what}", self.study.name, "run `bench run` first")
         done = runs[runs["status"] == "done"]["mlflow_run_id"]
         trials = self.store.trials_frame([arm.key for arm in self.plan.arms])
         trials = trials[trials["trial"] < self.study.tuning.trials]
@@ -220,6 +223,7 @@ class Runner:
 
     def _provenance(self, done: list[str], seconds: float) -> dict[str, Any]:
         """Say where the numbers come from; the environment is that of the first final run."""
+        environments = [self.store.environment(run_id) for run_id in done]
         plan, split = self.plan, self.plan.splits[1]
         duplicates = data.near_duplicates(plan.dataset, split)
         return {
@@ -236,7 +240,8 @@ class Runner:
             "near-duplicates across parts": [" = ".join(map(str, pair)) for pair in duplicates],
             "source weights": plan.origin.text,
             "source weights identity": plan.origin.identity,
-            "environment": self.store.environment(done[0]) if done else {},
+            "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
+            "environment": environments[0] if environments else {},
             "tracking store": address.shown(self.store.uri).replace(f"{Path.cwd()}/", ""),
             "seconds of all runs together": round(seconds),
         }

@@ -5,11 +5,11 @@ Zero means frozen. Nothing else distinguishes the strategies, so each one is a f
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from bench.registry import Registry
-from bench.spec import Value
+from bench.spec import Value, digest
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,17 @@ class Strategy:
     def defaults(self) -> dict[str, Value]:
         """The hyperparameters of the first trial."""
         return {name: int(r.default) if r.integer else r.default for name, r in self.search_space.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that the strategy is: an edited one must not find the results of the old one."""
+        space = {name: asdict(span) for name, span in self.search_space.items()}
+        corners = [
+            self.defaults,
+            *({n: getattr(r, end) for n, r in self.search_space.items()} for end in ("low", "high")),
+        ]
+        matrices = [self.plan(stages, params).matrix() for stages in (2, 6) for params in corners]
+        return digest([space, matrices])
 
     def plan(self, stages: int, params: Mapping[str, Value]) -> TransferPlan:
         """Return the matrix for a model of so many stages."""

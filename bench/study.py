@@ -40,6 +40,12 @@ class Source(Part):
     mean: tuple[float, float, float] | None = None  # of the input normalisation; None: as the weights say
     std: tuple[float, float, float] | None = None
 
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Source":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both or neither")
+        return self
+
 
 class Augmentation(Part):
     """Random views of a training image; the same for every strategy."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.execution import Execution
-from bench.inputs import EVAL_BATCH, Inputs, batches
+from bench.inputs import Inputs, batches
 from bench.metrics import score
 from bench.models.build import TransferModel
 from bench.optimizers import build_optimizer, build_schedule, clip_gradients, freeze
@@ -141,10 +141,10 @@ def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]
 
 
 def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[tuple[float, ...], int]]:
-    """Divide the epochs among the phases; every phase gets one at least, the last what is left."""
-    counts = [max(1, round(phase.share * epochs)) for phase in plan.phases[:-1]]
-    counts.append(max(1, epochs - sum(counts)))
-    return [(phase.multipliers, count) for phase, count in zip(plan.phases, counts, strict=True)]
+    """Divide the epochs among the phases, by rounding where each one ends; one that gets none is left out."""
+    ends = [round(epochs * sum(p.share for p in plan.phases[: n + 1])) for n in range(len(plan.phases))]
+    counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return [(p.multipliers, count) for p, count in zip(plan.phases, counts, strict=True) if count]
 
 
 def evaluate(task: Task, indices: np.ndarray) -> dict[str, float]:
@@ -158,7 +158,10 @@ def predict(task: Task, indices: np.ndarray) -> Tensor:
     task.model.eval()
     task.forward.eval()
     return torch.cat(
-        [task.forward(task.inputs.evaluate(batch)).float() for batch in batches(indices, EVAL_BATCH)]
+        [
+            task.forward(task.inputs.evaluate(batch)).float()
+            for batch in batches(indices, task.inputs.eval_batch)
+        ]
     )
 
 

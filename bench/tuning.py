@@ -99,8 +99,8 @@ class Tuner:
                 multivariate=True,
                 group=True,
             )
-        if number == 0:
-            self.study.enqueue_trial(dict(self.strategy.defaults), skip_if_exists=True)
+        if number == 0 and not self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            self.study.enqueue_trial(dict(self.strategy.defaults))
         trial = self.study.ask(self.space)
         trial.set_user_attr("number", number)
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data import split
 from bench.data.dataset import Dataset, Split
 from bench.environment import describe
+from bench.errors import InputError
 from bench.execution import Execution, choose_device, choose_precision, use_threads
 from bench.features import FeatureStore
-from bench.inputs import EVAL_BATCH, Features, Images, Inputs
+from bench.inputs import Features, Images, Inputs
 from bench.metrics import score
 from bench.models.build import TransferModel, build, statistics
 from bench.models.weights import Origin
@@ -64,30 +64,33 @@ class Worker:
         self.labels = torch.from_numpy(dataset.labels).to(name)
         self.features = FeatureStore()
 
-    def run(self, spec: RunSpec, keep_going: Callable[[Row], bool] = lambda _row: True) -> Finished:
+    def run(
+        self, spec: RunSpec, parts: Split, keep_going: Callable[[Row], bool] = lambda _row: True
+    ) -> Finished:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error."""
         reset_peak_memory(self.execution.device)
-        parts = split(self.dataset, self.study.target, spec.seed)
         try:
             task = self.prepare(spec, parts)
             trained = train(task, keep_going)
-        except (
-            DivergedError,
-            RuntimeError,
-        ) as error:  # RuntimeError: whatever torch can't do, memory included
+            if spec.purpose is Purpose.TRIAL or trained.stopped:
+                status = Status.PRUNED if trained.stopped else Status.DONE
+                return Finished(self._result(spec, status, task, trained, {}))
+            logits, scores = self._test(task, parts.test)
+        except (DivergedError, RuntimeError, ValueError) as error:  # memory, and whatever else torch refuses
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             return Finished(RunResult(spec, Status.FAILED, environment=self.environment, error=reason))
-        metrics = {name: value for name, value in trained.best_row.items() if name.startswith("val/")}
-        metrics["train/loss"] = trained.best_row["train/loss"]
-        if spec.purpose is Purpose.TRIAL or trained.stopped:
-            status = Status.PRUNED if trained.stopped else Status.DONE
-            return Finished(self._result(spec, status, task, trained, metrics))
-        if isinstance(task.inputs, Features):
-            task.inputs.prepare_evaluation(parts.test)
-        logits = predict(task, parts.test)
-        metrics |= {f"test/{name}": value for name, value in score(logits, self.labels[parts.test]).items()}
-        result = self._result(spec, Status.DONE, task, trained, metrics)
+        result = self._result(spec, Status.DONE, task, trained, scores)
         return Finished(result, trained.best, logits.cpu().numpy(), parts.test)
+
+    def _test(self, task: Task, test: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+        """Return logits and scores of the test images."""
+        if isinstance(task.inputs, Features) and not task.inputs.prepare_evaluation(test):
+            task = replace(task, inputs=self.images, forward=task.model)  # the store can't hold them
+        logits = predict(task, test)
+        scores = {f"test/{name}": value for name, value in score(logits, self.labels[test]).items()}
+        if not np.isfinite(list(scores.values())).all():
+            raise DivergedError("a score on test is not finite")
+        return logits, scores
 
     def prepare(self, spec: RunSpec, parts: Split) -> Task:
         """Build the model, its plan, and what it is trained on."""
@@ -116,18 +119,23 @@ class Worker:
         plan = STRATEGIES[arm.strategy].plan(len(model.stages), params)
         return f"{plan.matrix()}\nstages: {' '.join(stage.name for stage in model.stages)} · head\n"
 
-    def try_step(self, arm: Arm) -> tuple[str, int]:
-        """Build an arm, train it on one batch, and return its matrix and how many parameters it trains."""
-        strategy = STRATEGIES[arm.strategy]
-        spec = RunSpec(arm, strategy.defaults, 0, Purpose.TRIAL)
-        whole = split(self.dataset, self.study.target, 0)
-        batch = whole.train[: self.study.training.batch_size]
+    def try_step(self, arm: Arm, parts: Split) -> tuple[str, int]:
+        """Build an arm, train it on one batch, and return its matrix and how many parameters it trains.
+
+        Raises:
+            InputError: if that fails.
+        """
+        params = STRATEGIES[arm.strategy].defaults
+        batch, val = parts.train[: self.study.training.batch_size], parts.val[: self.images.eval_batch]
         with tempfile.TemporaryDirectory() as folder:
             self.features = FeatureStore(Path(folder))
-            task = self.prepare(spec, Split(batch, whole.val[:EVAL_BATCH], whole.test[:1]))
-            train(replace(task, training=task.training.model_copy(update={"epochs": 1})))
+            try:
+                task = self.prepare(RunSpec(arm, params, 0, Purpose.TRIAL), Split(batch, val, parts.test[:1]))
+                train(replace(task, training=task.training.model_copy(update={"epochs": 1})))
+            except (DivergedError, RuntimeError, ValueError) as error:
+                raise InputError(str(error).splitlines()[0][:200], arm.strategy) from error
         trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
-        return self.plan_text(arm, strategy.defaults), trained
+        return self.plan_text(arm, params), trained
 
     def _build(self, start: Any, seed: int) -> TransferModel:
         study = self.study
@@ -137,7 +145,7 @@ class Worker:
     def _inputs(self, model: TransferModel, plan: TransferPlan, parts: Split) -> tuple[Inputs, nn.Module]:
         """Return images and the whole model; or stored features and what stands behind the frozen prefix."""
         frozen = plan.frozen_prefix
-        if not frozen:
+        if not frozen or plan.start != "pretrained" or self.images.target.augmentation.views is None:
             return self.images, model
         forward = model.suffix(frozen, self.images.evaluate(parts.train[:2]))
         if forward is None:
@@ -146,6 +154,9 @@ class Worker:
             "model": self.study.source.model,
             "weights": self.origin.identity,
             "stages": frozen,
+            "until": model.stages[frozen - 1].modules[-1],
+            "device": self.execution.device.partition(":")[0],
+            "torch": torch.__version__,
             "exit": model.exit_at if frozen == plan.stages else None,
         }
         features = Features(self.images, model.prefix(frozen), identity, self.features)
@@ -154,9 +165,13 @@ class Worker:
         return self.images, model
 
     def _result(
-        self, spec: RunSpec, status: Status, task: Task, trained: Trained, metrics: Mapping[str, float]
+        self, spec: RunSpec, status: Status, task: Task, trained: Trained, scores: Mapping[str, float]
     ) -> RunResult:
         """Put the result together; what a run spent on frozen features is part of its cost."""
+        metrics = {
+            **{n: v for n, v in trained.best_row.items() if n.partition("/")[0] in {"train", "val"}},
+            **scores,
+        }
         stored = task.inputs if isinstance(task.inputs, Features) else None
         return RunResult(
             spec,
@@ -182,7 +197,7 @@ def peak_memory(device: str) -> int:
     """Return bytes: of the run on a GPU; on the CPU the peak of the whole process so far."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def preview_grid(

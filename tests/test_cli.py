@@ -259,6 +259,6 @@ def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
         "--set", "target.test_labels=null",
     )  # fmt: skip
     assert "imageNotFound.gif" in done.stdout
-    runs = pd.read_csv(tmp_path / "reports" / "hymenoptera" / "runs.csv")
+    runs = pd.read_csv(tmp_path / "reports" / "hymenoptera-smoke" / "runs.csv")
     assert runs["test_accuracy"].min() > 0.8
-    assert Path(tmp_path / "reports" / "hymenoptera" / "index.html").stat().st_size > 10_000
+    assert Path(tmp_path / "reports" / "hymenoptera-smoke" / "index.html").stat().st_size > 10_000

@@ -86,7 +86,8 @@ def test_failed_trials_count_and_are_never_best():
     assert tuned.best is None
 
 
-def test_a_trial_whose_process_was_killed_is_done_again(tmp_path):
+@pytest.mark.parametrize("killed", [0, 2])
+def test_a_trial_whose_process_was_killed_is_done_again(tmp_path, killed):
     path = tmp_path / "journal"
     script = (
         "import os, sys; sys.path.insert(0, '.')\n"
@@ -94,17 +95,17 @@ def test_a_trial_whose_process_was_killed_is_done_again(tmp_path):
         "from pathlib import Path\n"
         "inner = objective([])\n"
         "def die(number, params, report):\n"
-        "    if number == 2: os.kill(os.getpid(), 9)\n"
+        f"    if number == {killed}: os.kill(os.getpid(), 9)\n"
         "    return inner(number, params, report)\n"
         f"make_tuner(Path({str(path)!r})).run(die)\n"
     )
     died = subprocess.run([sys.executable, "-c", script], check=False)
     assert died.returncode == -9
     seen, straight = [], []
-    assert make_tuner(path).result().trials == 2
+    assert make_tuner(path).result().trials == killed
     assert make_tuner(path).run(objective(seen)).trials == 6
     make_tuner().run(objective(straight))
-    assert seen == straight[2:]
+    assert seen == straight[killed:]
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])

@@ -153,7 +153,7 @@ class StoreContract:
         assert found[spec(seed=0).key].run_id == kept
         assert found[spec(seed=0).key].params == spec().params
         assert found[spec(seed=0).key].metrics["test/accuracy"] == pytest.approx(0.6)
-        assert store.errors(keys) == {spec(seed=1).key: "loss is NaN"}
+        assert list(store.runs_frame(keys)["error"].dropna().loc[lambda e: e != ""]) == ["loss is NaN"]
         store.close(running.run_id, "KILLED")
         assert list(store.find(keys)) == [spec(seed=0).key]
 
@@ -171,7 +171,7 @@ class StoreContract:
         assert list(frame) == [
             *("study", "size", "similarity", "strategy", "seed", "status", "val_accuracy", "test_accuracy"),
             *("train_seconds", "eval_seconds", "epochs", "trainable_parameters", "peak_memory_bytes"),
-            *("run_key", "mlflow_run_id", "param_learning_rate", "param_optimizer", "param_stages"),
+            *("run_key", "mlflow_run_id", "error", "param_learning_rate", "param_optimizer", "param_stages"),
         ]
         assert list(frame.status) == ["done", "done", "failed"]
         assert list(frame.seed) == [0, 1, 2]

@@ -13,10 +13,11 @@ from bench.models.heads import HEADS
 from bench.models.initialise import he_initialise
 from bench.models.libraries import Statistics, split_name
 from bench.models.prefix import Prefix, Suffix, is_resumable
-from bench.models.stages import Stage, cut
+from bench.models.stages import Stage, cut, positions
 from bench.models.weights import PACKAGED, load_file, locate
 from bench.study import Head, Source
 
+TRACED_SIDE = 64  # pixels; networks halve the resolution five times
 Start = Literal["he", "pretrained"]
 
 
@@ -93,22 +94,21 @@ def build(
         InputError: for an unknown model, weights that don't fit or can't be downloaded, or an image side or
             head that the model can't take.
     """
-    backbone, stages, features, map_at = _template(source, image_size, pretrained=start == "pretrained")
+    backbone, stages, features, last_map = _template(source, image_size, pretrained=start == "pretrained")
     kind = HEADS[head.kind]
+    if not kind.pooled and last_map is None:
+        what = f"{source.model} has no feature map that the head '{head.kind}' could pool"
+        raise InputError(what, "head.kind", "use linear")
+    exit_at, features = (None, features) if kind.pooled or last_map is None else last_map
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new_head = kind.build(features, classes, head)
-        backbone = copy.deepcopy(backbone)
         if start == "he":
             backbone = _fresh(source, image_size)
             he_initialise(backbone)
-    if not kind.pooled and map_at is None:
-        raise InputError(
-            f"{source.model} has no feature map that the head '{head.kind}' could pool",
-            "head.kind",
-            "use linear",
-        )
-    model = TransferModel(backbone, stages, new_head, None if kind.pooled else map_at)
+        else:
+            backbone = copy.deepcopy(backbone)
+    model = TransferModel(backbone, stages, new_head, exit_at)
     return model.to(memory_format=torch.channels_last).eval()
 
 
@@ -126,13 +126,13 @@ def statistics(source: Source) -> Statistics:
 @functools.lru_cache(maxsize=4)
 def _template(
     source: Source, image_size: int, pretrained: bool
-) -> tuple[nn.Module, tuple[Stage, ...], int, str | None]:
-    """Return backbone, stages, number of pooled features, and the last module that puts out a feature map."""
-    backbone = _pretrained(source, image_size) if pretrained else _fresh(source, image_size)
-    example = torch.zeros(2, 3, image_size, image_size)
+) -> tuple[nn.Module, tuple[Stage, ...], int, tuple[str, int] | None]:
+    """Return backbone, stages, number of pooled features, and the last feature map."""
     try:
+        backbone = _pretrained(source, image_size) if pretrained else _fresh(source, image_size)
         with torch.no_grad():
-            features = backbone.eval()(example)
+            features = backbone.eval()(torch.zeros(2, 3, image_size, image_size))
+        example = _tracing_example(backbone, image_size)
         stages = cut(backbone, example)
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
@@ -141,18 +141,28 @@ def _template(
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise InputError(f"{source.model} gives no pooled features", "source.model", "choose another model")
-    return backbone, stages, features.shape[1], _last_map(backbone, stages, example, features.shape[1])
+    return backbone, stages, features.shape[1], _last_map(backbone, stages, example)
 
 
-def _last_map(backbone: nn.Module, stages: tuple[Stage, ...], example: Tensor, channels: int) -> str | None:
-    """Return the last module that puts out a map with as many channels as there are pooled features."""
+def _tracing_example(backbone: nn.Module, image_size: int) -> Tensor:
+    """Return images large enough for every stage to have its own resolution, if the model takes them."""
+    large = torch.zeros(2, 3, max(image_size, TRACED_SIDE), max(image_size, TRACED_SIDE))
+    try:
+        with torch.no_grad():
+            backbone(large)
+    except (RuntimeError, AssertionError, ValueError):  # made for one size
+        return torch.zeros(2, 3, image_size, image_size)
+    return large
+
+
+def _last_map(backbone: nn.Module, stages: tuple[Stage, ...], example: Tensor) -> tuple[str, int] | None:
+    """Return the last module that puts out a map (several positions), and its number of channels."""
     for name in reversed(stages[-1].modules):
         with torch.no_grad():
             output = Prefix(backbone, name)(example)
-        if not isinstance(output, Tensor) or output.ndim < 3:
+        if not isinstance(output, Tensor) or output.ndim not in {3, 4} or positions(output) == 1:
             continue
-        if channels in (output.shape[1], output.shape[-1]) and output[0].numel() > channels:
-            return name
+        return name, output[0].numel() // positions(output)
     return None
 
 

@@ -22,6 +22,7 @@ def he_initialise(model: nn.Module) -> None:
         elif isinstance(module, NORMALISATIONS):
             if module.weight is not None:
                 nn.init.ones_(module.weight)
+            if module.bias is not None:
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001
                 module.reset_running_stats()

@@ -1,10 +1,10 @@
 """Run a backbone up to the end of its frozen prefix, or from there on, without rewriting its `forward`.
 
 Up to: the forward pass is left as soon as the prefix's last module has put out its value.
-From there on: the prefix's modules are replaced; the last one hands out the stored value, the others an empty
-tensor of the right shape, so that whatever the model does between its modules costs nothing. Whether that
-gives what the whole model gives is measured on a batch, never assumed (`is_resumable`): a network that reads
-an earlier output again, behind the prefix, is run through.
+From there on: the prefix's modules are replaced; the last one hands out the stored value, the others NaN of
+the right shape, so that whatever the model does between its modules is cheap, and shows if it matters.
+Whether that gives what the whole model gives is measured on a batch, never assumed (`is_resumable`): a
+network that reads an earlier output again, behind the prefix, is run through.
 """
 
 import copy
@@ -34,7 +34,7 @@ class _Stub(nn.Module):
     def forward(self, inputs: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         if self.value is not None:
             return self.value
-        return torch.empty(inputs.shape[0], *self.shape[1:], device=inputs.device)
+        return inputs.new_full((inputs.shape[0], *self.shape[1:]), float("nan"))
 
 
 class Prefix(nn.Module):

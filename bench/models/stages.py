@@ -62,7 +62,7 @@ def _trace(backbone: nn.Module, example: Tensor) -> list[_Unit]:
             if name not in units and (tensor := _first_tensor(output)) is not None:
                 leaf = not any(any(True for _ in child.parameters()) for child in module.children())
                 weights = any(True for _ in module.parameters())
-                units[name] = _Unit(name, _positions(tensor), leaf, weights)
+                units[name] = _Unit(name, positions(tensor), leaf, weights)
 
         return module.register_forward_hook(hook)
 
@@ -105,7 +105,7 @@ def _first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def _positions(output: Tensor) -> int:
+def positions(output: Tensor) -> int:
     """Return how many positions a feature map has: (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C)."""
     shape = output.shape
     if output.ndim == 4:

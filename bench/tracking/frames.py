@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 COSTS = ("train_seconds", "eval_seconds", "epochs", "trainable_parameters", "peak_memory_bytes")
 COUNTS = ("epochs", "trainable_parameters", "peak_memory_bytes")  # whole numbers, empty where there is none
 FIRST = ("study", "size", "similarity", "strategy", "seed")
-LAST = ("run_key", "mlflow_run_id")
+LAST = ("run_key", "mlflow_run_id", "error")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def table(runs: Iterable[FoundRun], *extra: str) -> "pd.DataFrame":
     """Return a row for each run.
 
     The columns of `runs.csv`: study, size, similarity, strategy, seed, `extra` (whole numbers in tags),
-    status, `val_<metric>`, `test_<metric>`, costs (seconds, counts, bytes), run_key, mlflow_run_id; then
-    `param_<name>` for each hyperparameter.
+    status, `val_<metric>`, `test_<metric>`, costs (seconds, counts, bytes), run_key, mlflow_run_id, error;
+    then `param_<name>` for each hyperparameter.
     """
     import pandas as pd
 
@@ -106,4 +106,5 @@ def _row(run: FoundRun, extra: Iterable[str]) -> dict[str, Any]:
     row |= {column(n): v for n, v in run.metrics.items() if n.startswith(("val/", "test/"))}
     row |= {name: run.metrics.get(name) for name in COSTS}
     row |= {f"param_{name}": value for name, value in run.params.items()}
-    return {**row, "status": run.status.value, "run_key": run.key, "mlflow_run_id": run.run_id}
+    row |= {"run_key": run.key, "mlflow_run_id": run.run_id, "error": run.tags.get("bench.error", "")}
+    return {**row, "status": run.status.value}

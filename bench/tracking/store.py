@@ -41,10 +41,6 @@ SETTINGS = {
 PAGE = 1000  # runs fetched at a time
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
-FLUSH_SECONDS, LONGEST_PAUSE = (
-    5.0,
-    300.0,
-)  # between two batches of a live run; the same while the store is gone
 SAMPLE_SECONDS = 10.0  # between two samples of system metrics
 
 
@@ -198,11 +194,6 @@ class RunStore:
         """Return the final runs that are DONE, by key; of several with one key the newest."""
         done = self._ended(Purpose.FINAL, " and tags.\"bench.status\" = 'done'")
         return frames.by_key(done, list(keys))
-
-    def errors(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the reason for each final run that failed and was not done again, by key."""
-        found = frames.by_key(self._ended(Purpose.FINAL), list(keys))
-        return {k: r.tags.get("bench.error", "") for k, r in found.items() if r.status is Status.FAILED}
 
     def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
         """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""
