@@ -37,7 +37,11 @@ def freeze(model: TransferModel, multipliers: Sequence[float]) -> None:
 
 
 def build_optimizer(
-    model: TransferModel, multipliers: Sequence[float], learning_rate: float, training: Training
+    model: TransferModel,
+    multipliers: Sequence[float],
+    learning_rate: float,
+    weight_decay: float,
+    training: Training,
 ) -> Optimizer:
     """Build the optimizer: two groups a trained stage, with and without weight decay.
 
@@ -48,7 +52,7 @@ def build_optimizer(
     rows = zip(trainable_groups(model, multipliers), multipliers, strict=True)
     for stage, (parameters, multiplier) in enumerate(rows):
         plain = [n.endswith("bias") or p.ndim <= 1 or id(p) in undecayed for n, p in parameters]
-        for exempt, decay in ((False, training.weight_decay), (True, 0.0)):
+        for exempt, decay in ((False, weight_decay), (True, 0.0)):
             members = [p for (_, p), is_plain in zip(parameters, plain, strict=True) if is_plain == exempt]
             if members:
                 rate = learning_rate * multiplier

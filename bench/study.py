@@ -96,7 +96,7 @@ class Head(Part):
 
 
 class Training(Part):
-    """One training run. Hyperparameters that a strategy tunes replace the values here."""
+    """One training run. Learning rate and weight decay are not here: every strategy tunes them."""
 
     epochs: Positive = 10
     batch_size: Annotated[int, Field(ge=2)] = 32
@@ -106,7 +106,6 @@ class Training(Part):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25  # share of the steps; one_cycle and cosine
     step_every: Fraction = 0.34  # share of the epochs between two drops; step only
     step_factor: Fraction = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from bench.inputs import Inputs, batches
 from bench.metrics import score
 from bench.models.build import TransferModel
 from bench.optimizers import build_optimizer, build_schedule, clip_gradients, freeze
-from bench.spec import Value, derive_seed
+from bench.spec import derive_seed
 from bench.strategies import TransferPlan
 from bench.study import Training
 
@@ -34,7 +34,6 @@ class Task:
         model: the whole model, whose parameters are trained.
         forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
         labels: int64, shape (N,), of the whole data set, on the device.
-        training: with the run's hyperparameters filled in.
         metric: the name of the metric that chooses the best epoch.
     """
 
@@ -47,6 +46,7 @@ class Task:
     val: np.ndarray
     training: Training
     learning_rate: float
+    weight_decay: float
     seed: int
     execution: Execution
     metric: str = "accuracy"
@@ -79,7 +79,9 @@ def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> 
     torch.manual_seed(derive_seed(task.seed, "dropout"))
     for multipliers, epochs in phase_epochs(task.plan, task.training.epochs):
         freeze(task.model, multipliers)
-        optimizer = build_optimizer(task.model, multipliers, task.learning_rate, task.training)
+        optimizer = build_optimizer(
+            task.model, multipliers, task.learning_rate, task.weight_decay, task.training
+        )
         steps = epochs * -(-len(task.train) // task.training.batch_size)
         schedule = build_schedule(optimizer, task.training, steps)
         for _ in range(epochs):
@@ -163,9 +165,3 @@ def predict(task: Task, indices: np.ndarray) -> Tensor:
             for batch in batches(indices, task.inputs.eval_batch)
         ]
     )
-
-
-def apply_params(training: Training, params: Mapping[str, Value]) -> Training:
-    """Return the settings with the hyperparameters that they name replaced."""
-    own: Sequence[str] = [name for name in params if name in Training.model_fields]
-    return training.model_copy(update={name: params[name] for name in own})

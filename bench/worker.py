@@ -23,7 +23,7 @@ from bench.models.weights import Origin
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, derive_seed
 from bench.strategies import STRATEGIES, TransferPlan
 from bench.study import Study
-from bench.training import DivergedError, Row, Task, Trained, apply_params, predict, train
+from bench.training import DivergedError, Row, Task, Trained, predict, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +106,9 @@ class Worker:
             labels=self.labels,
             train=parts.train,
             val=parts.val,
-            training=apply_params(self.study.training, spec.params),
+            training=self.study.training,
             learning_rate=float(spec.params["learning_rate"]),
+            weight_decay=float(spec.params["weight_decay"]),
             seed=spec.seed,
             execution=self.execution,
             metric=self.study.metric,

@@ -102,7 +102,7 @@ def task_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
         assert inputs.prepare_evaluation(parts.val)
     labels = torch.from_numpy(dataset.labels)
     training = Training(epochs=epochs, batch_size=6)
-    return Task(model, forward, plan, inputs, labels, parts.train, parts.val, training, 1e-3, 3, CPU)
+    return Task(model, forward, plan, inputs, labels, parts.train, parts.val, training, 1e-3, 0.01, 3, CPU)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -136,7 +136,7 @@ def test_every_trained_tensor_is_in_one_group_at_the_rate_of_the_matrix(
     stage_of = {f"backbone.{t}": n for n, stage in enumerate(task.model.stages) for t in stage.tensors}
     for multipliers, _ in phase_epochs(task.plan, 2):
         freeze(task.model, multipliers)
-        optimizer = build_optimizer(task.model, multipliers, 0.01, Training(weight_decay=0.1))
+        optimizer = build_optimizer(task.model, multipliers, 0.01, 0.1, Training())
         placed = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:

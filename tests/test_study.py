@@ -72,7 +72,7 @@ def test_budgets_change_trials_seeds_epochs_and_labels(write):
         ({"target": {"data": "elpv", "augmentation": {"crop_scale": [0.9, 0.1]}}}, "crop_scale"),
         ({"strategies": ["full", "full"]}, "named twice"),
         ({"strategies": []}, "strategies"),
-        ({"training": {"weight_decay": float("nan")}}, "training.weight_decay"),
+        ({"head": {"dropout": float("nan")}}, "head.dropout"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(write, change, says):

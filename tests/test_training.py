@@ -14,7 +14,7 @@ from bench.metrics import score
 from bench.optimizers import rate_factor
 from bench.strategies import STRATEGIES, Phase, TransferPlan
 from bench.study import Training
-from bench.training import DivergedError, apply_params, phase_epochs, train
+from bench.training import DivergedError, phase_epochs, train
 from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
 
 SCHEDULES = ("one_cycle", "cosine", "step", "constant")
@@ -112,8 +112,3 @@ def test_the_same_run_twice_gives_the_same_numbers(dataset, random_weights):  # 
         for _ in range(2)
     ]
     assert curves[0] == curves[1]
-
-
-def test_hyperparameters_replace_the_settings_of_the_same_name():
-    changed = apply_params(Training(), {"weight_decay": 0.5, "learning_rate": 1.0, "unfrozen": 2})
-    assert changed == Training(weight_decay=0.5)
