@@ -37,7 +37,7 @@ test-lowest: ## the quick tests on the lowest versions that pyproject.toml allow
 	@$(PYTHON) tools/environment.py --lowest $(LOWEST)
 	$(LOWEST)/bin/python -m pytest -m "not slow"
 
-test-all: ## all of these, as CI runs them
+test-all: ## all of these
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-lowest
 	@$(MAKE) --no-print-directory test-slow
