@@ -141,7 +141,7 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
     from bench.planning import plan
     from bench.runner import Runner
 
-    folder.mkdir(parents=True, exist_ok=True)  # what can't be written to is better known now than at the end
+    _check_writable(folder)
     laid_out = plan(study, options.folder)
     _announce(laid_out)
     with progress.choose(study.metric) as view:
@@ -149,6 +149,13 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
         evidence = runner.run()
     _conclude(evidence, folder, runner.store.uri)
     return evidence
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise InputError now, and not after hours, if a report can't be written to its folder."""
+    standing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise InputError(f"{standing} is no folder that can be written to", "--output", "name another one")
 
 
 def _report_name(study: "Study", budget: Budget) -> str:

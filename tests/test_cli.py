@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+
+from bench.cli import main
 
 MODEL = "timm/resnet10t"
 STRATEGIES = ["scratch", "feature_extractor", "partial", "full", "discriminative"]
@@ -33,6 +36,22 @@ def bench(folder, *arguments, check=True, **environment):
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+@pytest.fixture
+def bench_here(made, monkeypatch, capfd):
+    """Run `bench` in the project's folder within this process, which has torch imported already."""
+
+    def call(*arguments, home=None):
+        monkeypatch.chdir(made)
+        monkeypatch.setenv("BENCH_HOME", str(home or made / "home"))
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        output = capfd.readouterr()
+        return SimpleNamespace(returncode=left.value.code or 0, stdout=output.out, stderr=output.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -205,13 +224,14 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["run", "--study", "stripes.yaml", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["report", "--study", "stripes.yaml", "--set", "training.epochs=9"], "run `bench run` first"),
         (["list", "models", "resnext999"], "no models match"),
+        (["run", "--study", "stripes.yaml", "--output", "stripes.yaml"], "no folder that can be written to"),
         (["run", "--stduy", "stripes.yaml"], "No such option"),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_status_2(made, tmp_path, arguments, says):
+def test_bad_input_is_one_line_and_exit_status_2(made, bench_here, tmp_path, arguments, says):
     before = sorted(path.name for path in made.iterdir())
-    done = bench(made, *arguments, check=False, BENCH_HOME=str(tmp_path / "home"))
+    done = bench_here(*arguments, home=tmp_path / "home")
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -221,32 +241,30 @@ def test_bad_input_is_one_line_and_exit_status_2(made, tmp_path, arguments, says
     assert not list((tmp_path / "home").rglob("*.tmp"))
 
 
-def test_check_builds_every_arm_and_says_where_things_come_from(made):
-    done = bench(made, "check", "--study", "stripes.yaml")
+def test_check_builds_every_arm_and_says_where_things_come_from(bench_here):
+    done = bench_here("check", "--study", "stripes.yaml")
     assert done.stdout.count("one step done") == len(STRATEGIES)
     for text in ("file weights.pth", "start: he", "0 0 0 0 · 1", "train_labels: null"):
         assert text in done.stdout
 
 
-def test_a_dry_run_shows_the_resolved_study_and_does_nothing(made, tmp_path):
-    done = bench(
-        made, "run", "--study", "stripes.yaml", "--trials", 7, "--dry-run", BENCH_HOME=str(tmp_path / "none")
-    )
+def test_a_dry_run_shows_the_resolved_study_and_does_nothing(bench_here, tmp_path):
+    done = bench_here("run", "--study", "stripes.yaml", "--trials", 7, "--dry-run", home=tmp_path / "none")
     assert yaml.safe_load(done.stdout)["tuning"]["trials"] == 7
     assert not (tmp_path / "none").exists()
 
 
-def test_preview_draws_a_picture(made):
-    done = bench(made, "preview", "--study", "stripes.yaml", "--images", 3)
+def test_preview_draws_a_picture(made, bench_here):
+    done = bench_here("preview", "--study", "stripes.yaml", "--images", 3)
     with Image.open(made / done.stdout.strip()) as picture:
         assert min(picture.size) > 100
 
 
-def test_lists(made):
-    assert "small_similar" in bench(made, "list", "studies").stdout
-    assert bench(made, "list", "strategies").stdout.splitlines()[0].startswith("scratch")
-    assert "elpv" in bench(made, "list", "datasets").stdout
-    models = bench(made, "list", "models", "resnet18").stdout
+def test_lists(bench_here):
+    assert "small_similar" in bench_here("list", "studies").stdout
+    assert bench_here("list", "strategies").stdout.splitlines()[0].startswith("scratch")
+    assert "elpv" in bench_here("list", "datasets").stdout
+    models = bench_here("list", "models", "resnet18").stdout
     assert "timm/resnet18" in models
     assert "torchvision/resnet18" in models
 
