@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench.errors import InputError, nearest
 
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # `safe_load`, in C where it was built
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -233,7 +234,7 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be read ({error})", str(path)) from error
     except yaml.YAMLError as error:
