@@ -149,7 +149,7 @@ class Study(Part):
         return self
 
 
-SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "train_cap": 128, "val_labels": 128, "test_labels": 256}
+SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "train_cap": 96, "val_labels": 96, "test_labels": 128}
 FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
 
 
