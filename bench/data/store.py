@@ -5,14 +5,11 @@ An entry `images/<key>/` is two files: `images.u8`, the pixels of all images one
 second process wait for the first.
 """
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,7 +47,7 @@ def open_or_decode(source: Source, side: int) -> Dataset:
         return dataset
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f"{key}.lock"):
+        with paths.locked(folder / f"{key}.lock"):
             if dataset := _open(entry, source.name):  # another process was faster
                 return dataset
             _remove_remains(folder, key)
@@ -64,15 +61,6 @@ def open_or_decode(source: Source, side: int) -> Dataset:
     dataset = _open(entry, source.name)
     assert dataset, f"{entry} was just written and is not sound"
     return dataset
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the system releases it if this one dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _open(entry: Path, name: str) -> Dataset | None:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from bench import paths
 from bench.data.source import SOURCES, Raw, Source, assign_parts
-from bench.data.store import locked
 from bench.errors import InputError, nearest
+from bench.paths import locked
 
 Arguments = Mapping[str, Any]
 
