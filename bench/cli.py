@@ -147,7 +147,7 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
     with progress.choose(study.metric) as view:
         runner = Runner(laid_out, options, view)
         evidence = runner.run()
-    _conclude(evidence, folder, runner.store.uri)
+    _conclude(evidence, folder, runner.store.place)
     return evidence
 
 
@@ -180,7 +180,7 @@ def _announce(plan: "Plan") -> None:
         print(f"  left out {rejected.name}: {rejected.reason}")
 
 
-def _conclude(evidence: "Evidence", folder: Path, uri: str) -> None:
+def _conclude(evidence: "Evidence", folder: Path, runs: str) -> None:
     """Write the report, print its table, and say where everything is."""
     from rich.console import Console
     from rich.table import Table
@@ -197,7 +197,7 @@ def _conclude(evidence: "Evidence", folder: Path, uri: str) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(shown)
     console.print(summary.verdict, soft_wrap=True)
-    print(f"report  {folder / 'index.html'}\nruns    {uri} (browse: bench ui)")
+    print(f"report  {folder / 'index.html'}\nruns    {runs}")
 
 
 def _write_overview(results: "list[Evidence]", folder: Path) -> None:
@@ -226,7 +226,7 @@ def report(
     for loaded in _load_all(study, list(set_), budget):
         runner = Runner(plan(loaded, data), Options(data, "auto", tracking_uri), Progress(loaded.metric))
         results.append(runner.evidence())
-        _conclude(results[-1], output / _report_name(loaded, budget), runner.store.uri)
+        _conclude(results[-1], output / _report_name(loaded, budget), runner.store.place)
     if len(results) > 1:
         _write_overview(results, output / "all")
 

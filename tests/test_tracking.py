@@ -59,7 +59,7 @@ def test_default_store_is_in_bench_home_with_a_write_ahead_log(tmp_path, monkeyp
     store = RunStore(None, "toy")
     _, arm = open_levels(store)
     assert store.uri == f"sqlite:///{tmp_path}/home/mlflow.db"
-    assert store.experiment_url() == ""
+    assert store.place == f"{store.uri} (browse: bench ui)"
     with sqlite3.connect(tmp_path / "home" / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert (tmp_path / "home" / "artifacts" / "toy" / arm / "artifacts" / "plan.txt").is_file()

@@ -13,7 +13,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from tracking_contract import StoreContract, done, free_port, new_store, open_levels, serving, spec
+from urllib3.util import Retry
 
 from bench.errors import InputError
 from bench.tracking import address
@@ -34,9 +37,11 @@ class TestServer(StoreContract):
         return server_uri
 
     def test_the_page_of_the_experiment_is_served(self, uri):
-        url = new_store(uri).experiment_url()
+        url = new_store(uri).place
         assert url.startswith(f"{uri}/#/experiments/")
-        assert b"<title>MLflow" in urllib.request.urlopen(url).read()
+        with requests.Session() as session:  # tries again, as MLflow's client does and a person would
+            session.mount("http://", HTTPAdapter(max_retries=Retry(total=6, backoff_factor=0.5)))
+            assert b"<title>MLflow" in session.get(url, timeout=30).content
 
     def test_its_port_is_busy_for_another(self, uri, tmp_path):
         with pytest.raises(InputError, match=r"--port: port .* can't be used .*choose another"):

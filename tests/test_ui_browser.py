@@ -39,7 +39,7 @@ def runs_url(tmp_path_factory):
     uri = f"sqlite:///{folder}/mlflow.db"
     fill(RunStore(uri, "small_similar"))
     with serving(uri, folder) as (_, url):
-        yield RunStore(url, "small_similar").experiment_url()
+        yield RunStore(url, "small_similar").place
 
 
 @pytest.fixture(scope="module")

@@ -78,14 +78,15 @@ class RunStore:
             raise InputError(f"the experiment '{name}' was deleted", address.shown(self.uri), remedy)
         return str(found.experiment_id)
 
-    def experiment_url(self) -> str:
-        """Return the address of the experiment's runs, or `` where the store has no page of its own.
+    @property
+    def place(self) -> str:
+        """Where the runs can be seen: the experiment's page, or for a store without pages its address.
 
         `workflowType` keeps MLflow 3 from opening its pages for language models.
         """
+        shown = address.shown(self.uri)
         runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-        page = f"{address.shown(self.uri)}/{runs}"
-        return page if address.is_server(self.uri) else ""
+        return f"{shown}/{runs}" if address.is_server(self.uri) else f"{shown} (browse: bench ui)"
 
     def open_study(self, name: str, key: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Return the id of the study's run, RUNNING: the one with this key if there is one, else a new one.
