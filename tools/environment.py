@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "transfer-bench.json"  # inside an environment: what it was made from
+LAYOUT = 2  # raise it when an environment of the same versions would be made differently
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def requirements() -> list[str]:
 def key(*, lowest: bool) -> str:
     """Return a name for the set of versions: it changes with the interpreter and with what is asked for."""
     versions = "" if lowest else (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    parts = [sys.version, sys.base_prefix, sys.platform, sorted(requirements()), versions]
+    parts = [LAYOUT, sys.version, sys.base_prefix, sys.platform, sorted(requirements()), versions]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return f"lowest-{digest}" if lowest else digest
 
@@ -91,7 +92,9 @@ def install_dependencies(shared: Path, *, lowest: bool) -> None:
     print(f"Installing the dependencies into {shared} (once: 6 GB, some minutes) ...", flush=True)
     venv.create(shared, clear=True, symlinks=True, with_pip=True)
     pip = [str(shared / "bin" / "python"), "-m", "pip", "install", "-qq"]
-    uv = [str(shared / "bin" / "uv"), "pip", "install", "--quiet", "--no-cache", "--python", str(shared)]
+    # Bytecode now: uv leaves it to the first import, and where Python may not write it, to every one (20 s).
+    uv = [str(shared / "bin" / "uv"), "pip", "install", "--quiet", "--no-cache", "--compile-bytecode"]
+    uv += ["--python", str(shared)]
     run([*pip, "uv"])
     if lowest:  # of what is named here, while what that needs is the newest
         run([*uv, "--resolution", "lowest-direct", *requirements()])
