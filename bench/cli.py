@@ -102,6 +102,9 @@ def run(
     epochs: Annotated[int | None, typer.Option(min=1, help="epochs of every run")] = None,
     budget: BudgetOption = Budget.default,
     device: Device = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
+    ] = None,
     data: Folder = None,
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
@@ -124,7 +127,7 @@ def run(
         for loaded in studies:
             _show(loaded)
         return
-    options = Options(data, device, tracking_uri, fresh)
+    options = Options(data, device, tracking_uri, fresh, jobs)
     try:
         results = [_run_one(loaded, options, output / _report_name(loaded, budget)) for loaded in studies]
     except KeyboardInterrupt:

@@ -17,12 +17,13 @@ PACKAGES = {"bench": "transfer-bench"} | {
 CLOCK_SLACK = 5.0  # seconds by which the start of one process may seem to move
 
 
-def describe(device: str = "") -> dict[str, Value]:
+def describe(device: str = "", *, commit: bool = True) -> dict[str, Value]:
     """Return the environment as flat names and values.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`: adds what torch says of it (threads, instruction set, device's name).
             Empty: torch is asked only if it is imported already, because its import takes seconds.
+        commit: whether the commit of the current folder belongs to it.
 
     Returns:
         Versions by package (those installed), `python`, `platform`, `processor`, `logical_cpus`,
@@ -34,11 +35,11 @@ def describe(device: str = "") -> dict[str, Value]:
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "logical_cpus": os.cpu_count() or 1,
-        "usable_cpus": _usable_cpus(),
+        "usable_cpus": usable_cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-    if commit := git_commit(Path.cwd()):
-        found["git_commit"] = commit
+    if commit and (found_commit := git_commit(Path.cwd())):
+        found["git_commit"] = found_commit
     if device or "torch" in sys.modules:
         found |= _torch(device or "cpu")
     return found
@@ -71,7 +72,7 @@ def _processor() -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     """Return how many processors this process may use; in a container or a batch job fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
 """On what, and in which precision, a study computes: chosen once, by what the device can do, and logged."""
 
 import contextlib
-import os
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bench.environment import describe, usable_cpus
 from bench.errors import InputError
+from bench.paths import cache, locked, write_text
+from bench.spec import digest
 from bench.study import Training
+
+MUCH_FASTER = 0.9  # of the time in full precision, or the loss of precision is for nothing
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,16 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def choose_precision(training: Training, device: str, model: Callable[[], nn.Module], image_size: int) -> str:
-    """Return the precision of training: the study's wish, or what a short measurement shows to be faster.
+    """Return the precision of training: the study's wish, or what is faster here.
+
+    A CPU with bfloat16 instructions can still be slower with them, so both are measured, once for a machine,
+    model, size and versions; what was found is kept in the cache.
+
+    Args:
+        training: its precision and batch size matter.
+        device: where it will run.
+        model: makes a fresh model to measure with.
+        image_size: pixels.
 
     Raises:
         InputError: if bf16 is wished where the processor has no instructions for it.
@@ -63,11 +77,28 @@ def choose_precision(training: Training, device: str, model: Callable[[], nn.Mod
         return "fp32"
     if device.startswith("cuda"):
         return "bf16"
-    plain, mixed = (
-        _step_seconds(model(), Execution(device, precision), image_size, training.batch_size)
-        for precision in ("fp32", "bf16")
-    )
-    return "bf16" if mixed < 0.9 * plain else "fp32"
+    return _measured_precision(model, device, image_size, training.batch_size)
+
+
+def _measured_precision(model: Callable[[], nn.Module], device: str, image_size: int, batch_size: int) -> str:
+    built = model()
+    shapes = [[name, list(p.shape)] for name, p in built.named_parameters()]
+    key = digest([describe(device, commit=False), shapes, image_size, batch_size])[:32]
+    kept = cache() / "precision" / f"{key}.json"
+    with locked(kept.with_suffix(".lock")):  # several processes begin together: one measures
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return _faster(**json.loads(kept.read_text(encoding="utf-8")))
+        seconds = {
+            precision: _step_seconds(built, Execution(device, precision), image_size, batch_size)
+            for precision in ("fp32", "bf16")
+        }
+        with contextlib.suppress(OSError):  # a full disk: measured again next time
+            write_text(kept, json.dumps(seconds))
+    return _faster(**seconds)
+
+
+def _faster(fp32: float, bf16: float) -> str:
+    return "bf16" if bf16 < MUCH_FASTER * fp32 else "fp32"
 
 
 def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch_size: int) -> float:
@@ -87,4 +118,4 @@ def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch
 
 def use_threads(count: int | None) -> None:
     """Use `count` threads in torch, by default as many as processors are available to this process."""
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(count or usable_cpus())

@@ -2,9 +2,10 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +20,7 @@ class ArmState:
     epochs: int  # of a run
     doing: str = "waiting"
     runs_done: int = 0
-    epoch: int = 0
+    running: dict[str, int] = field(default_factory=dict)  # what is under way, and epochs done of it
     best: float | None = None
     seconds: float = 0.0
     since: float | None = None
@@ -32,7 +33,7 @@ class ArmState:
     @property
     def share(self) -> float:
         """Share of the arm's work that is done, counting every run as if it went to its last epoch."""
-        return min(1.0, (self.runs_done + self.epoch / self.epochs) / self.runs)
+        return min(1.0, (self.runs_done + sum(self.running.values()) / self.epochs) / self.runs)
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Progress:
     metric: str
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     arms: dict[str, ArmState] = field(default_factory=dict)
+    side_by_side: int = 1  # how many runs are under way at a time
 
     def __enter__(self) -> Self:
         return self
@@ -63,20 +65,28 @@ class Progress:
     def start_run(self, strategy: str, doing: str) -> None:
         """Note that a run begins: `doing` is "trial 3/8" or "seed 2/5"."""
         arm = self.arms[strategy]
-        arm.doing, arm.epoch = doing, 0
+        arm.doing, arm.running[doing] = doing, 0
         arm.since = arm.since if arm.since is not None else time.monotonic()
 
-    def end_epoch(self, strategy: str, value: float) -> None:
+    def end_epoch(self, strategy: str, doing: str, value: float) -> None:
         """Note an epoch's val metric."""
         arm = self.arms[strategy]
-        arm.epoch += 1
+        arm.running[doing] += 1
         arm.best = value if arm.best is None else max(arm.best, value)
 
-    def end_run(self, strategy: str, outcome: str) -> None:
+    def end_run(self, strategy: str, doing: str, outcome: str) -> None:
         """Note how a run ended, in words."""
+        self._count(strategy, doing)
+        self.say(f"{strategy}: {doing}: {outcome}{self._left()}")
+
+    def _count(self, strategy: str, doing: str) -> None:
         arm = self.arms[strategy]
-        arm.runs_done, arm.epoch = arm.runs_done + 1, 0
-        self.say(f"{strategy}: {arm.doing}: {outcome}{self._left()}")
+        arm.runs_done += 1
+        arm.running.pop(doing, None)
+
+    def take(self, name: str, values: tuple[Any, ...]) -> None:
+        """Note what a `Relay` passes on."""
+        getattr(self, name)(*values)
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
         """Note runs that were found done."""
@@ -89,7 +99,7 @@ class Progress:
         """Note that an arm is complete."""
         arm = self.arms[strategy]
         arm.seconds, arm.since = arm.elapsed, None
-        arm.doing, arm.runs_done, arm.epoch = "done", arm.runs, 0
+        arm.doing, arm.runs_done, arm.running = "done", arm.runs, {}
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -105,7 +115,7 @@ class Progress:
         for arm in self.arms.values():
             pace = arm.elapsed / arm.share if arm.elapsed and arm.share else mean
             left += pace * (1 - arm.share)
-        return left
+        return left / self.side_by_side
 
     def _left(self) -> str:
         left = self.seconds_left()
@@ -134,10 +144,9 @@ class LiveProgress(Progress):
     ) -> None:
         self._live.stop()
 
-    def end_run(self, strategy: str, outcome: str) -> None:  # noqa: ARG002 - the table has no room for it
+    def end_run(self, strategy: str, doing: str, outcome: str) -> None:  # noqa: ARG002 - the table has no room
         """Note that a run ended."""
-        arm = self.arms[strategy]
-        arm.runs_done, arm.epoch = arm.runs_done + 1, 0
+        self._count(strategy, doing)
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
         """Note runs that were found done."""
@@ -158,13 +167,37 @@ class LiveProgress(Progress):
         for header in ("strategy", "doing", "epoch", "progress", f"best val {self.metric}", "time"):
             table.add_column(header, justify="right" if header in {"epoch", "time"} else "left")
         for arm in self.arms.values():
-            epoch = f"{arm.epoch}/{arm.epochs}" if arm.since is not None else ""
+            epoch = " ".join(f"{epoch}/{arm.epochs}" for epoch in arm.running.values())
             best = f"{arm.best:.3f}" if arm.best is not None else ""
             bar = ProgressBar(total=1, completed=arm.share, width=24)
             table.add_row(
                 arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else ""
             )
         return table
+
+
+class Relay(Progress):
+    """Passes everything on to the process that shows it."""
+
+    def __init__(self, metric: str, note: Callable[[str, tuple[Any, ...]], None]) -> None:
+        super().__init__(metric)
+        self._note = note
+
+    def start_run(self, strategy: str, doing: str) -> None:
+        """Pass on that a run begins."""
+        self._note("start_run", (strategy, doing))
+
+    def end_epoch(self, strategy: str, doing: str, value: float) -> None:
+        """Pass on an epoch's val metric."""
+        self._note("end_epoch", (strategy, doing, value))
+
+    def end_run(self, strategy: str, doing: str, outcome: str) -> None:
+        """Pass on how a run ended."""
+        self._note("end_run", (strategy, doing, outcome))
+
+    def say(self, line: str) -> None:
+        """Pass on a line."""
+        self._note("say", (line,))
 
 
 def choose(metric: str) -> Progress:

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from bench import data, paths
 from bench.data.dataset import Dataset, Split
+from bench.environment import usable_cpus
 from bench.errors import InputError
-from bench.planning import TUNING_SEED, Plan
-from bench.progress import Progress
+from bench.jobs import Channel, Job, choose_count, in_turn, side_by_side
+from bench.planning import TUNING_SEED, Plan, plan
+from bench.progress import Progress, Relay
 from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value
 from bench.strategies import STRATEGIES
 from bench.study import Study
@@ -30,16 +32,19 @@ if TYPE_CHECKING:
     from bench.worker import Finished, Worker
 
 EXPERIMENT = "bench/{study}"
+USUAL_STAGES = 6  # only to compare how much strategies train
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a study is run; nothing here moves a number but through the device."""
+    """How a study is run; nothing here moves a number but through the device and its threads."""
 
     folder: Path | None = None  # replaces target.data
     device: str = "auto"
     tracking_uri: str | None = None
     fresh: bool = False  # forget what was done before
+    jobs: int | None = None  # processes; None: as many as the device has room for
+    threads: int | None = None  # of each process; None: all processors
 
 
 class Runner:
@@ -48,6 +53,9 @@ class Runner:
     def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
         self.store = RunStore(options.tracking_uri, EXPERIMENT.format(study=plan.study.name))
+        self._arms = {arm.strategy: arm for arm in plan.arms}
+        self._open: dict[str, str] = {}  # strategy to the id of its arm's run
+        self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
         self._worker: Worker | None = None
 
     @property
@@ -56,21 +64,96 @@ class Runner:
         if self._worker is None:
             from bench.worker import Worker
 
-            self.progress.say("loading torch and the source model ...")
-            self._worker = Worker(self.study, self.plan.dataset, self.plan.origin, self.options.device)
+            options = self.options
+            self._worker = Worker(
+                self.study, self.plan.dataset, self.plan.origin, options.device, options.threads
+            )
         return self._worker
 
     def run(self) -> "Evidence":
         """Do all runs that are missing and return what is known of the study."""
-        with _alone(self.study.name), self._study_run() as study_run:
+        with _alone(self.study.name):
             for arm in self.plan.arms:
                 if self.options.fresh:
                     self._tuner(arm).forget()
                 runs = self.study.tuning.trials + self.study.seeds
                 self.progress.plan(arm.strategy, runs, self.study.training.epochs)
-            for arm in self.plan.arms:
-                self._run_arm(arm, study_run)
+            if jobs := [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]:
+                with self._study_run() as study_run:
+                    self._share_out(jobs, study_run)
         return self.evidence()
+
+    def _share_out(self, jobs: list[Job], study_run: str) -> None:
+        """Do the jobs here, or in processes that each do some of them."""
+        options = self.options
+        count = choose_count(options.jobs, options.device, max(len(jobs), self.study.seeds))
+        self.progress.say("loading torch and the source model ...")
+        status: Any = "FAILED"
+        try:
+            if count == 1:
+                in_turn(jobs, lambda job: self.do(job, study_run), self._after)
+            else:
+                threads = options.threads or max(1, usable_cpus() // count)
+                shared = replace(options, threads=threads)
+                self.progress.side_by_side = count
+                relay = self.progress.take
+                side_by_side(jobs, count, serve, (self.study, shared, study_run), self._after, relay)
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            for arm_run in self._open.values():
+                self.store.close(arm_run, status)
+
+    def do(self, job: Job, study_run: str) -> tuple[str, list[int]]:
+        """Do a job; return the id of the arm's run and the seeds that remain to be done."""
+        arm, tuner = self._arms[job.strategy], self._tuner(self._arms[job.strategy])
+        if job.seed is None:
+            arm_run = self._open_arm(arm, study_run, tuner.result().best)
+            best = tuner.run(lambda *trial: self._trial(arm, arm_run, *trial)).best
+            self._open[arm.strategy] = self._open_arm(arm, study_run, best)
+            return arm_run, self._missing(arm, best)
+        best = tuner.result().best
+        if arm.strategy not in self._open:
+            self._open[arm.strategy] = self._open_arm(arm, study_run, best)
+        arm_run = self._open[arm.strategy]
+        self._final(RunSpec(arm, self._chosen(arm, best), job.seed, Purpose.FINAL), arm_run)
+        return arm_run, []
+
+    def _after(self, job: Job, outcome: tuple[str, list[int]]) -> list[Job]:
+        """Note that a job is done; return the jobs that are possible now."""
+        arm_run, seeds = outcome
+        left = self._todo.setdefault(job.strategy, set())
+        if job.seed is None:
+            self._open[job.strategy] = arm_run
+            left |= set(seeds)
+            found = self.study.seeds - len(seeds)
+            self.progress.skip_runs(job.strategy, found, f"{found} seeds found done")
+        else:
+            left.remove(job.seed)
+        if not left:
+            self.store.close(self._open.pop(job.strategy), "FINISHED")
+            self.progress.end_arm(job.strategy)
+        return [Job(job.strategy, seed) for seed in seeds]
+
+    def _longest_first(self) -> list[Arm]:
+        """Return the arms, those first that train most: a long one that begins last keeps all waiting."""
+
+        def frozen(arm: Arm) -> int:
+            strategy = STRATEGIES[arm.strategy]
+            return strategy.plan(USUAL_STAGES, strategy.defaults).frozen_prefix
+
+        return sorted(self.plan.arms, key=frozen)
+
+    def _is_missing(self, arm: Arm) -> bool:
+        """Say whether anything of an arm is not done; show what is."""
+        tuned = self._tuner(arm).result()
+        self.progress.skip_runs(arm.strategy, tuned.trials, f"{tuned.trials} trials found done")
+        if tuned.trials < self.study.tuning.trials or self._missing(arm, tuned.best):
+            return True
+        self.progress.skip_runs(arm.strategy, self.study.seeds, f"{self.study.seeds} seeds found done")
+        self.progress.end_arm(arm.strategy)
+        return False
 
     @contextmanager
     def _study_run(self) -> Iterator[str]:
@@ -91,32 +174,6 @@ class Runner:
             raise
         finally:
             self.store.close(run_id, status)
-
-    def _run_arm(self, arm: Arm, study_run: str) -> None:
-        tuner = self._tuner(arm)
-        tuned = tuner.result()
-        todo = self._missing(arm, tuned.best) if tuned.trials >= self.study.tuning.trials else None
-        self.progress.skip_runs(arm.strategy, tuned.trials, f"{tuned.trials} trials found done")
-        if todo == []:
-            self.progress.skip_runs(arm.strategy, self.study.seeds, f"{self.study.seeds} seeds found done")
-            self.progress.end_arm(arm.strategy)
-            return
-        arm_run = self._open_arm(arm, study_run, tuned.best)
-        status: Any = "FAILED"
-        try:
-            tuned = tuner.run(
-                lambda number, params, report: self._trial(arm, arm_run, number, params, report)
-            )
-            for seed in self._missing(arm, tuned.best):
-                self._final(RunSpec(arm, self._chosen(arm, tuned.best), seed, Purpose.FINAL), arm_run)
-            self._open_arm(arm, study_run, tuned.best)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            self.store.close(arm_run, status)
-            self.progress.end_arm(arm.strategy)
 
     def _tuner(self, arm: Arm) -> Tuner:
         journal = paths.home() / "optuna" / f"{self.study.name}.journal"
@@ -176,7 +233,7 @@ class Runner:
 
         def after_epoch(row: Mapping[str, float]) -> bool:
             live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
-            self.progress.end_epoch(strategy, row[metric])
+            self.progress.end_epoch(strategy, doing, row[metric])
             return bool(judge(row))
 
         if spec.purpose is Purpose.FINAL:
@@ -185,7 +242,7 @@ class Runner:
         with _ended_whatever_happens(live), tempfile.TemporaryDirectory() as folder:
             finished = worker.run(spec, parts, after_epoch)
             live.finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
-        self.progress.end_run(strategy, _outcome(finished.result, self.study.metric))
+        self.progress.end_run(strategy, doing, _outcome(finished.result, self.study.metric))
         return finished
 
     def evidence(self) -> "Evidence":
@@ -245,6 +302,12 @@ class Runner:
             "tracking store": address.shown(self.store.uri).replace(f"{Path.cwd()}/", ""),
             "seconds of all runs together": round(seconds),
         }
+
+
+def serve(channel: Channel, study: Study, options: Options, study_run: str) -> None:
+    """Do jobs of a study in a process of the crew; what there is to show is shown by the first process."""
+    runner = Runner(plan(study, options.folder), options, Relay(study.metric, channel.note))
+    channel.jobs(lambda job: runner.do(job, study_run))
 
 
 @contextmanager

@@ -49,11 +49,13 @@ class Worker:
         InputError: if there is no such device, or the source model can't be built.
     """
 
-    def __init__(self, study: Study, dataset: Dataset, origin: Origin, device: str) -> None:
-        use_threads(None)
+    def __init__(
+        self, study: Study, dataset: Dataset, origin: Origin, device: str, threads: int | None = None
+    ) -> None:
+        use_threads(threads)
         self.study, self.dataset, self.origin = study, dataset, origin
         name = choose_device(device)
-        self._build("pretrained", 0)
+        self._stages = [stage.name for stage in self._build("pretrained", 0).stages]
         precision = choose_precision(
             study.training, name, lambda: self._build("he", 0), study.target.image_size
         )
@@ -116,9 +118,8 @@ class Worker:
 
     def plan_text(self, arm: Arm, params: Mapping[str, Value]) -> str:
         """Return an arm's matrix in words, with the names of the stages."""
-        model = self._build("pretrained", 0)
-        plan = STRATEGIES[arm.strategy].plan(len(model.stages), params)
-        return f"{plan.matrix()}\nstages: {' '.join(stage.name for stage in model.stages)} · head\n"
+        plan = STRATEGIES[arm.strategy].plan(len(self._stages), params)
+        return f"{plan.matrix()}\nstages: {' '.join(self._stages)} · head\n"
 
     def try_step(self, arm: Arm, parts: Split) -> tuple[str, int]:
         """Build an arm, train it on one batch, and return its matrix and how many parameters it trains.

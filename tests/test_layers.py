@@ -16,7 +16,7 @@ LAYERS = {
     "choosing and doing runs": "planning tuning worker",
     "training": "training inputs optimizers",
     "parts": "strategies models data tracking analysis features execution",
-    "plain types": "errors registry paths spec study environment data.dataset metrics",
+    "plain types": "jobs errors registry paths spec study environment data.dataset metrics",
 }
 PLACE = {f"bench.{name}": layer for layer, names in LAYERS.items() for name in names.split()}
 PLACE["bench"] = "plain types"

@@ -1,0 +1,111 @@
+"""Jobs shared out among real processes: one that is done makes others possible, one that dies is replaced."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bench.errors import InputError
+from bench.jobs import Job, choose_count, in_turn, side_by_side
+
+
+def record(channel, folder):
+    """Write down who did what, and where."""
+
+    def do(job):
+        channel.note("say", (str(job),))
+        with (Path(folder) / "log").open("a") as log:
+            log.write(f"{os.getpid()} {os.environ['BENCH_HOME']} {job}\n")
+        return job.seed
+
+    channel.jobs(do)
+
+
+def die(channel, folder, deaths):
+    """Die over the job of seed 2, so many times."""
+
+    def do(job):
+        marks = list(Path(folder).glob("death*"))
+        if job.seed == 2 and len(marks) < deaths:
+            (Path(folder) / f"death{len(marks)}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job.seed
+
+    channel.jobs(do)
+
+
+def refuse(channel):
+    def do(job):
+        raise InputError("no such thing", str(job), "try another")
+
+    channel.jobs(do)
+
+
+TUNE = [Job("full"), Job("scratch")]
+
+
+def seeds_after_tuning(seen):
+    def done(job, value):
+        seen.append((job, value))
+        return [Job(job.strategy, seed) for seed in (1, 2)] if job.seed is None else []
+
+    return done
+
+
+def test_in_turn_does_what_becomes_possible_first():
+    did = []
+    in_turn(TUNE, lambda job: did.append(str(job)), seeds_after_tuning([]))
+    assert did == [
+        *("full, tuning", "full, seed 1", "full, seed 2"),
+        *("scratch, tuning", "scratch, seed 1", "scratch, seed 2"),
+    ]
+
+
+def test_side_by_side_does_every_job_once_in_the_environment_of_now(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    seen, said = [], []
+    side_by_side(
+        TUNE, 2, record, (str(tmp_path),), seeds_after_tuning(seen), lambda *message: said.append(message)
+    )
+    expected = sorted(str(Job(s, seed)) for s in ("full", "scratch") for seed in (None, 1, 2))
+    lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(job for _, _, job in lines) == expected
+    assert sorted(str(job) for job, _ in seen) == expected
+    assert sorted(said) == [("say", (job,)) for job in expected]
+    assert {home for _, home, _ in lines} == {str(tmp_path)}
+    assert len({pid for pid, _, _ in lines}) <= 2
+    assert not {int(pid) for pid, _, _ in lines} & {os.getpid()}
+
+
+def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
+    seen, said = [], []
+    side_by_side(
+        TUNE,
+        2,
+        die,
+        (str(tmp_path), 2),
+        seeds_after_tuning(seen),
+        lambda *message: said.append(message[1][0]),
+    )
+    assert len(seen) == len({job for job, _ in seen}) == 6
+    assert len(said) == 2
+    assert said[0].startswith("bench: a process died (SIGKILL); its job is taken up again: ")
+
+
+def test_a_job_that_kills_again_and_again_is_given_up(tmp_path):
+    with pytest.raises(InputError, match="seed 2: 3 processes died over one job, the last by SIGKILL"):
+        side_by_side([Job("full", 2)], 2, die, (str(tmp_path), 99), seeds_after_tuning([]), lambda *_: None)
+
+
+def test_an_input_error_arrives_as_it_was_raised():
+    with pytest.raises(InputError) as caught:
+        side_by_side(TUNE, 2, refuse, (), seeds_after_tuning([]), lambda *_: None)
+    assert str(caught.value) in {f"{job}: no such thing; try another" for job in TUNE}
+
+
+def test_processes_are_as_many_as_wished_or_as_there_are_cores():
+    assert choose_count(8, "cpu", 5) == 5
+    assert choose_count(1, "cpu", 5) == 1
+    assert choose_count(None, "cuda:1", 5) == 1
+    assert 1 <= choose_count(None, "cpu", 5) <= len(os.sched_getaffinity(0))
