@@ -77,9 +77,9 @@ class Target(Part):
         str, Field(min_length=1)
     ]  # a packaged name, torchvision/<Class>, huggingface/<name>, or a folder
     train_labels: Positive | None = None  # None: all there are
-    train_cap: Positive | None = None  # at most so many, however many there are (the smoke budget's)
     val_labels: Positive | None = None
     test_labels: Positive | None = None
+    cap: Positive | None = None  # of images in each part, above one of each class (the smoke budget's)
     sampling: Literal["proportional", "balanced"] = "proportional"
     val_fraction: Fraction = 0.2  # of the training part, where the data set brings no split of its own
     test_fraction: Fraction = 0.25
@@ -149,21 +149,17 @@ class Study(Part):
         return self
 
 
-SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "train_cap": 96, "val_labels": 96, "test_labels": 128}
+SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
 FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
 
 
 def apply_budget(study: Study, budget: Budget) -> Study:
     """Return the study at a budget: `smoke` shows that it works, `full` is for a paper."""
     if budget == "smoke":
-        limits = {
-            key: min(SMOKE[key], getattr(study.target, key) or SMOKE[key])
-            for key in ("train_cap", "val_labels", "test_labels")
-        }
         return _replace(
             study,
             seeds=SMOKE["seeds"],
-            target=_replace(study.target, **limits),
+            target=_replace(study.target, cap=min(SMOKE["cap"], study.target.cap or SMOKE["cap"])),
             training=_replace(study.training, epochs=SMOKE["epochs"]),
             tuning=_replace(study.tuning, trials=SMOKE["trials"]),
         )

@@ -273,8 +273,7 @@ def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
     done = bench(
         tmp_path, "run", "--study", "hymenoptera", "--data", shared_data / "hymenoptera_data", "--budget",
         "smoke", "--strategy", "feature_extractor", "--set", "target.image_size=96",
-        "--set", "target.train_cap=null", "--set", "target.val_labels=null",
-        "--set", "target.test_labels=null",
+        "--set", "target.cap=null",
     )  # fmt: skip
     assert "imageNotFound.gif" in done.stdout
     runs = pd.read_csv(tmp_path / "reports" / "hymenoptera-smoke" / "runs.csv")

@@ -153,9 +153,12 @@ def test_too_many_training_labels_are_refused_with_the_number_there_is():
 
 def test_a_cap_takes_what_there_is_and_never_less_than_a_label_a_class():
     dataset = make_dataset([0, 1] * 50)
-    assert len(split(dataset, target(train_cap=1000), 0).train) == 60
-    assert len(split(dataset, target(train_cap=20, train_labels=50), 0).train) == 20
-    assert len(split(dataset, target(train_cap=1), 0).train) == 2
+    assert len(split(dataset, target(cap=1000), 0).train) == 60
+    assert len(split(dataset, target(cap=20, train_labels=50), 0).train) == 20
+    assert [
+        len(getattr(split(dataset, target(cap=1, test_labels=9), 0), part))
+        for part in ("train", "val", "test")
+    ] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(("part", "name"), [(TRAIN, "train"), (VAL, "val"), (TEST, "test")])

@@ -52,8 +52,8 @@ def test_budgets_change_trials_seeds_epochs_and_labels(write):
     smoke, default, full = (load(path, budget=budget) for budget in ("smoke", "default", "full"))
     assert (smoke.seeds, default.seeds, full.seeds) == (2, 3, 10)
     assert (smoke.training.epochs, default.training.epochs, full.training.epochs) == (2, 5, 15)
-    assert smoke.target.train_cap == 96
-    assert full.target.train_cap is None
+    assert smoke.target.cap == 48
+    assert full.target.cap is None
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,15 @@ def split(dataset: Dataset, target: Target, seed: int) -> Split:
             f"give at most {len(pool)}",
         )
 
-    wanted = min(target.train_labels or len(pool), max(target.train_cap or len(pool), len(dataset.classes)))
+    cap = max(target.cap or len(labels), len(dataset.classes))
 
     def take(indices: np.ndarray, count: int | None, stream: tuple[int, ...], part: int) -> np.ndarray:
-        taken = np.sort(ordered(indices, labels, target.sampling, stream)[:count])
+        taken = np.sort(ordered(indices, labels, target.sampling, stream)[: min(count or cap, cap)])
         _check_classes(dataset, taken, part, f"target.{PART_NAMES[part]}_labels")
         return taken
 
     return Split(
-        train=take(pool, wanted, (target.split_seed, _DRAW_TRAIN, seed), TRAIN),
+        train=take(pool, target.train_labels, (target.split_seed, _DRAW_TRAIN, seed), TRAIN),
         val=take(val, target.val_labels, (target.split_seed, _LIMIT_VAL), VAL),
         test=take(test, target.test_labels, (target.split_seed, _LIMIT_TEST), TEST),
     )
