@@ -4,7 +4,7 @@ The only file that imports optuna. Storage is a journal file: it survives the pr
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,18 @@ from bench.strategies import Range, Strategy
 from bench.study import Tuning
 
 Report = Callable[[int, float], bool]  # (epoch, value) to whether the trial goes on
-Objective = Callable[[int, Mapping[str, Value], Report], RunResult]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to be run: its number from 0, its hyperparameters, and where its epochs are reported."""
+
+    number: int
+    params: Mapping[str, Value]
+    report: Report
+
+
+Objective = Callable[[Sequence[Asked]], Iterable[RunResult]]
 
 _STATES = {
     Status.DONE: TrialState.COMPLETE,
@@ -82,20 +93,40 @@ class Tuner:
         """Delete all trials of the arm."""
         optuna.delete_study(study_name=self.name, storage=self.storage)
 
-    def run(self, objective: Objective) -> Tuned:
-        """Run the trials that are missing, one after the other, and return the result."""
+    def run(self, objective: Objective, *, together: bool = False) -> Tuned:
+        """Run the trials that are missing and return the result.
+
+        Args:
+            objective: runs trials that were asked for together; it gives one result after the other, in order.
+            together: ask for several at a time, as many as begin at random; else for one.
+        """
         self._end_leftovers()
         while (number := len(self._counted())) < self.tuning.trials:
-            self._run_one(number, objective)
+            waiting = len(self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
+            count = min(waiting or self._random, self.tuning.trials - number) if together else 1
+            trials = [self._ask(number + place) for place in range(count)]
+            asked = [
+                Asked(number + place, trial.params, _reporter(trial)) for place, trial in enumerate(trials)
+            ]
+            for trial, result in zip(trials, objective(asked), strict=True):
+                trial.set_user_attr("run_key", result.spec.key)
+                trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
+                value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
+                self.study.tell(trial, value, _STATES[result.status])
         return self.result()
 
-    def _run_one(self, number: int, objective: Objective) -> None:
-        """Run a trial. Its sampler is seeded by its number, so that a resumed study asks for the same."""
+    @property
+    def _random(self) -> int:
+        """How many trials are drawn before TPE learns from them."""
+        return max(2, self.tuning.trials // _RANDOM_SHARE)
+
+    def _ask(self, number: int) -> optuna.Trial:
+        """Ask for a trial. Its sampler is seeded by its number, so that a resumed study asks for the same."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = TPESampler(
                 seed=derive_seed(self.tuning.seed, f"trial {number}") % 2**32,
-                n_startup_trials=max(2, self.tuning.trials // _RANDOM_SHARE),
+                n_startup_trials=self._random,
                 multivariate=True,
                 group=True,
             )
@@ -103,16 +134,7 @@ class Tuner:
             self.study.enqueue_trial(dict(self.strategy.defaults))
         trial = self.study.ask(self.space)
         trial.set_user_attr("number", number)
-
-        def report(epoch: int, value: float) -> bool:
-            trial.report(value, epoch)
-            return not trial.should_prune()
-
-        result = objective(number, trial.params, report)
-        trial.set_user_attr("run_key", result.spec.key)
-        trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
-        value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
-        self.study.tell(trial, value, _STATES[result.status])
+        return trial
 
     def _counted(self) -> list[FrozenTrial]:
         """Return the trials that were told, in order; one whose process died is not counted."""
@@ -123,10 +145,23 @@ class Tuner:
         ]
 
     def _end_leftovers(self) -> None:
-        """End trials that a killed process left running: TPE would take them for hopeless ones under way."""
+        """End trials that a killed process left running, and put them down to be asked for first.
+
+        TPE would take them for hopeless ones under way; what it would ask for instead could differ.
+        """
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
+                if "number" in trial.user_attrs:
+                    self.study.enqueue_trial(trial.params)
+
+
+def _reporter(trial: optuna.Trial) -> Report:
+    def report(epoch: int, value: float) -> bool:
+        trial.report(value, epoch)
+        return not trial.should_prune()
+
+    return report
 
 
 def _distribution(span: Range) -> BaseDistribution:

@@ -31,7 +31,11 @@ def objective(seen, epochs=4):
                 return RunResult(spec, Status.PRUNED, metrics)
         return RunResult(spec, Status.DONE, metrics)
 
-    return run
+    return one_by_one(run)
+
+
+def one_by_one(run):
+    return lambda asked: (run(trial.number, trial.params, trial.report) for trial in asked)
 
 
 def test_the_defaults_are_the_first_trial_and_the_best_is_found():
@@ -58,6 +62,23 @@ def test_tuning_is_reproducible_and_a_resumed_one_asks_for_the_same(tmp_path):
     assert other[1] != straight[1]
 
 
+def test_trials_asked_for_together_are_as_many_as_are_random_and_pruned_by_the_same_rules(tmp_path):
+    seen, sizes = [], []
+    tuner = make_tuner(tmp_path / "journal", trials=8, pruner="successive_halving")
+
+    def together(asked):
+        sizes.append(len(asked))
+        return objective(seen)(asked)
+
+    tuned = tuner.run(together, together=True)
+    assert sizes == [2, 2, 2, 2]
+    assert [number for number, _ in seen] == list(range(8))
+    assert seen[0][1] == STRATEGIES["discriminative"].defaults
+    assert len({tuple(params.values()) for _, params in seen}) == 8
+    assert tuned.trials == 8
+    assert "PRUNED" in [trial.state.name for trial in tuner.study.get_trials()]
+
+
 def test_a_finished_arm_runs_nothing_and_fewer_trials_look_at_the_first_ones(tmp_path):
     seen, none = [], []
     path = tmp_path / "journal"
@@ -81,9 +102,28 @@ def test_failed_trials_count_and_are_never_best():
     def fail(number, params, report):
         return RunResult(RunSpec(ARM, params, 0, Purpose.TRIAL), Status.FAILED, error="diverged")
 
-    tuned = make_tuner(trials=3).run(fail)
+    tuned = make_tuner(trials=3).run(one_by_one(fail))
     assert tuned.trials == 3
     assert tuned.best is None
+
+
+def test_trials_left_from_a_killed_group_are_asked_for_again(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def die(asked):
+        yield next(iter(objective(resumed)(asked[:1])))
+        if asked[0].number == 3:
+            raise Killed
+
+        yield from objective(resumed)(asked[1:])
+
+    straight, resumed = [], []
+    make_tuner(trials=9).run(objective(straight), together=True)
+    with pytest.raises(Killed):
+        make_tuner(tmp_path / "journal", trials=9).run(die, together=True)
+    make_tuner(tmp_path / "journal", trials=9).run(objective(resumed), together=True)
+    assert resumed == straight
 
 
 @pytest.mark.parametrize("killed", [0, 2])
@@ -94,9 +134,9 @@ def test_a_trial_whose_process_was_killed_is_done_again(tmp_path, killed):
         "from tests.test_tuning import make_tuner, objective\n"
         "from pathlib import Path\n"
         "inner = objective([])\n"
-        "def die(number, params, report):\n"
-        f"    if number == {killed}: os.kill(os.getpid(), 9)\n"
-        "    return inner(number, params, report)\n"
+        "def die(asked):\n"
+        f"    if asked[0].number == {killed}: os.kill(os.getpid(), 9)\n"
+        "    return inner(asked)\n"
         f"make_tuner(Path({str(path)!r})).run(die)\n"
     )
     died = subprocess.run([sys.executable, "-c", script], check=False)
