@@ -298,7 +298,7 @@ def check(
     from bench.worker import Worker
 
     worker = Worker(laid_out.study, laid_out.dataset, laid_out.origin, device)
-    print(f"  device   {worker.execution.device}, {worker.execution.precision}")
+    print(f"  device   {worker.device}, {worker.execution.precision}")
     for arm in laid_out.arms:
         matrix, parameters = worker.try_step(arm, laid_out.splits[1])
         print(f"\n{arm.strategy}: {parameters:,} trainable parameters; one step done\n{matrix}", end="")

@@ -84,33 +84,47 @@ class Features:
             "normalisation": [*images.mean, *images.std],
         }
         self.views = target.augmentation.views
-        self.train_seconds = self.eval_seconds = 0.0  # spent on finding or computing features
+        self._seconds = [0.0, 0.0]
         self.eval_batch = images.eval_batch
         self._rows = np.full(len(images.dataset.labels), -1)
         self._train: np.ndarray | None = None
+        self._shape: tuple[int, ...] = ()
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def prepare_training(self, indices: np.ndarray) -> bool:
         """Find or compute all views of the training images; False if they can't be kept."""
         assert self.views is not None, "views without number can't be stored"
+        if self._train is not None and (self._rows[indices] >= 0).all():
+            return True
         started = time.perf_counter()
         augmentation = self.images.target.augmentation.model_dump(mode="json")
         identity = {**self.identity, "augmentation": augmentation, "seed": self.images.target.split_seed}
         self._train = self._stored(indices, identity, self.views)
         self._rows[indices] = np.arange(len(indices))
-        self.train_seconds += time.perf_counter() - started
+        self._seconds[0] += time.perf_counter() - started
         return self._train is not None
 
     def prepare_evaluation(self, indices: np.ndarray) -> bool:
         """Find or compute the evaluation views of a part; False if they can't be kept."""
+        if any((rows[indices] >= 0).all() for rows, _ in self._parts):
+            return True
         started = time.perf_counter()
         array = self._stored(indices, {**self.identity, "augmentation": None}, 1)
-        self.eval_seconds += time.perf_counter() - started
+        self._seconds[1] += time.perf_counter() - started
         if array is not None:
             rows = np.full(len(self._rows), -1)
             rows[indices] = np.arange(len(indices))
             self._parts.append((rows, array[0]))
         return array is not None
+
+    def take_seconds(self) -> tuple[float, float]:
+        """Return the seconds spent on finding or computing features, for training and for evaluation.
+
+        They are given once: the run that made the features pays for them.
+        """
+        train, evaluation = self._seconds
+        self._seconds = [0.0, 0.0]
+        return train, evaluation
 
     def train(self, indices: np.ndarray, seed: int, epoch: int) -> Tensor:
         """Return the features of the augmented images."""
@@ -125,7 +139,7 @@ class Features:
 
     def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> np.ndarray | None:
         """Return the features of images, shape (views, images, ...), or None if the store can't hold them."""
-        shape = self._compute(indices[:1], None).shape[1:]
+        self._shape = self._shape or tuple(self._compute(indices[:1], None).shape[1:])
         whole = {**identity, "indices": indices.tolist()}
 
         def fill(array: np.ndarray) -> None:
@@ -135,7 +149,7 @@ class Features:
                     batch = indices[start : start + self.eval_batch]
                     array[view, start : start + len(batch)] = self._compute(batch, shown).cpu().numpy()
 
-        return self.store.get(whole, (views, len(indices), *shape), fill)
+        return self.store.get(whole, (views, len(indices), *self._shape), fill)
 
     @torch.inference_mode()
     def _compute(self, indices: np.ndarray, view: int | None) -> Tensor:

@@ -28,13 +28,13 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """A part of a study that one process does: the tuning of an arm, or the final run of one of its seeds."""
+    """A part of a study that one process does: the tuning of an arm, or the final runs of some seeds."""
 
     strategy: str
-    seed: int | None = None  # None: tuning
+    seeds: tuple[int, ...] = ()  # none: tuning
 
     def __str__(self) -> str:
-        return f"{self.strategy}, {'tuning' if self.seed is None else f'seed {self.seed}'}"
+        return f"{self.strategy}, {'seed ' + ' '.join(map(str, self.seeds)) if self.seeds else 'tuning'}"
 
 
 Done = Callable[[Job, Any], Sequence[Job]]  # a job and what it gave, to the jobs that are possible now

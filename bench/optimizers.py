@@ -1,7 +1,8 @@
 """Optimizer groups from a row of the matrix, and learning-rate schedules as pure functions of the step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,8 +89,8 @@ def build_schedule(optimizer: Optimizer, training: Training, steps: int) -> Lamb
     return LambdaLR(optimizer, lambda step: rate_factor(min((step + 0.5) / steps, 1.0), training))
 
 
-def clip_gradients(optimizer: Optimizer, limit: float | None) -> None:
-    """Scale all gradients together so that their global 2-norm is at most `limit`."""
+def clip_gradients(groups: Iterable[Mapping[str, Any]], limit: float | None) -> None:
+    """Scale all gradients of the groups together so that their global 2-norm is at most `limit`."""
     if limit is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for group in groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, limit)

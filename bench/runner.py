@@ -3,7 +3,7 @@
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,9 @@ from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value
 from bench.strategies import STRATEGIES
 from bench.study import Study
 from bench.tracking import address
+from bench.tracking.live import LiveRun
 from bench.tracking.store import RunStore, system_metrics
-from bench.tuning import Report, Tuner
+from bench.tuning import Asked, Tuner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,27 @@ class Options:
     fresh: bool = False  # forget what was done before
     jobs: int | None = None  # processes; None: as many as the device has room for
     threads: int | None = None  # of each process; None: all processors
+
+
+KeepGoing = Callable[[Mapping[str, float]], bool]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is to be done, how it is called while it goes on, and what judges its epochs."""
+
+    spec: RunSpec
+    doing: str
+    judge: KeepGoing
+    tags: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gives: the id of the arm's run, and the seeds that are to be done next, by job."""
+
+    arm_run: str
+    seeds: list[tuple[int, ...]]
 
 
 class Runner:
@@ -105,36 +127,35 @@ class Runner:
             for arm_run in self._open.values():
                 self.store.close(arm_run, status)
 
-    def do(self, job: Job, study_run: str) -> tuple[str, list[int]]:
-        """Do a job; return the id of the arm's run and the seeds that remain to be done."""
+    def do(self, job: Job, study_run: str) -> "Outcome":
+        """Do a job; tuning gives what comes after it."""
         arm, tuner = self._arms[job.strategy], self._tuner(self._arms[job.strategy])
-        if job.seed is None:
-            arm_run = self._open_arm(arm, study_run, tuner.result().best)
-            best = tuner.run(lambda *trial: self._trial(arm, arm_run, *trial)).best
-            self._open[arm.strategy] = self._open_arm(arm, study_run, best)
-            return arm_run, self._missing(arm, best)
         best = tuner.result().best
         if arm.strategy not in self._open:
             self._open[arm.strategy] = self._open_arm(arm, study_run, best)
         arm_run = self._open[arm.strategy]
-        self._final(RunSpec(arm, self._chosen(arm, best), job.seed, Purpose.FINAL), arm_run)
-        return arm_run, []
+        together = self.worker.trains_only_head(arm)
+        if job.seeds:
+            self._final(arm, arm_run, job.seeds, best)
+            return Outcome(arm_run, [])
+        best = tuner.run(lambda asked: self._trials(arm, arm_run, asked), together=together).best
+        self._open_arm(arm, study_run, best)
+        seeds = self._missing(arm, best)
+        return Outcome(arm_run, [tuple(seeds)] if together and seeds else [(seed,) for seed in seeds])
 
-    def _after(self, job: Job, outcome: tuple[str, list[int]]) -> list[Job]:
+    def _after(self, job: Job, outcome: "Outcome") -> list[Job]:
         """Note that a job is done; return the jobs that are possible now."""
-        arm_run, seeds = outcome
         left = self._todo.setdefault(job.strategy, set())
-        if job.seed is None:
-            self._open[job.strategy] = arm_run
-            left |= set(seeds)
-            found = self.study.seeds - len(seeds)
+        left -= set(job.seeds)
+        if not job.seeds:
+            self._open[job.strategy] = outcome.arm_run
+            left |= {seed for seeds in outcome.seeds for seed in seeds}
+            found = self.study.seeds - len(left)
             self.progress.skip_runs(job.strategy, found, f"{found} seeds found done")
-        else:
-            left.remove(job.seed)
         if not left:
             self.store.close(self._open.pop(job.strategy), "FINISHED")
             self.progress.end_arm(job.strategy)
-        return [Job(job.strategy, seed) for seed in seeds]
+        return [Job(job.strategy, seeds) for seeds in outcome.seeds]
 
     def _longest_first(self) -> list[Arm]:
         """Return the arms, those first that train most: a long one that begins last keeps all waiting."""
@@ -205,45 +226,70 @@ class Runner:
         tags |= {f"best.{name}": str(value) for name, value in (best or {}).items()}
         return self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy}, model_plan)
 
-    def _trial(
-        self, arm: Arm, arm_run: str, number: int, params: Mapping[str, Value], report: Report
-    ) -> RunResult:
-        spec = RunSpec(arm, params, TUNING_SEED, Purpose.TRIAL)
-        metric = f"val/{self.study.metric}"
-        doing = f"trial {number + 1}/{self.study.tuning.trials}"
+    def _trials(self, arm: Arm, arm_run: str, asked: Sequence[Asked]) -> Iterator[RunResult]:
+        """Run trials that were asked for together."""
+        last, metric = self.study.training.epochs, f"val/{self.study.metric}"
 
-        def judge(row: Mapping[str, float]) -> bool:
-            last = int(row["epoch"]) + 1 == self.study.training.epochs
-            return report(int(row["epoch"]) + 1, row[metric]) or last
+        def judge(trial: Asked) -> KeepGoing:
+            return lambda row: (
+                trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last
+            )
 
-        return self._do(spec, arm_run, doing, judge, {"trial": number}).result
+        runs = [
+            Run(
+                RunSpec(arm, trial.params, TUNING_SEED, Purpose.TRIAL),
+                f"trial {trial.number + 1}/{self.study.tuning.trials}",
+                judge(trial),
+                {"trial": trial.number},
+            )
+            for trial in asked
+        ]
+        return (finished.result for finished in self._do(runs, arm_run))
 
-    def _final(self, spec: RunSpec, arm_run: str) -> None:
-        self._do(spec, arm_run, f"seed {spec.seed}/{self.study.seeds}", lambda _row: True, {})
+    def _final(self, arm: Arm, arm_run: str, seeds: Sequence[int], best: Mapping[str, Value] | None) -> None:
+        params = self._chosen(arm, best)
+        specs = [RunSpec(arm, params, seed, Purpose.FINAL) for seed in seeds]
+        runs = [Run(spec, f"seed {spec.seed}/{self.study.seeds}", lambda _row: True, {}) for spec in specs]
+        for _ in self._do(runs, arm_run):
+            pass
 
-    def _do(self, spec: RunSpec, arm_run: str, doing: str, judge: Any, tags: Mapping[str, Any]) -> "Finished":
-        """Do a run, show it and log it."""
-        strategy, metric = spec.arm.strategy, f"val/{self.study.metric}"
-        worker = self.worker
-        self.progress.start_run(strategy, doing)
+    def _do(self, runs: Sequence["Run"], arm_run: str) -> Iterator["Finished"]:
+        """Do runs, together where they can be, show them and log them."""
+        lives: list[LiveRun] = []
+        with _ended_whatever_happens(lives):
+            lives += [self._begin(run, arm_run) for run in runs]
+            goings = [self._watched(run, live) for run, live in zip(runs, lives, strict=True)]
+            splits = [self.plan.splits[run.spec.seed] for run in runs]
+            together = self.worker.run_together([run.spec for run in runs], splits, goings)
+            for run, finished in zip(runs, together, strict=True):
+                with tempfile.TemporaryDirectory() as folder:
+                    lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
+                del lives[0]
+                outcome = _outcome(finished.result, self.study.metric)
+                self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
+                yield finished
+
+    def _begin(self, run: "Run", arm_run: str) -> LiveRun:
+        """Open a run in the store and show that it has begun."""
+        spec, dataset = run.spec, self.plan.dataset
+        self.progress.start_run(spec.arm.strategy, run.doing)
         parts = self.plan.splits[spec.seed]
         params = {**_flat(self.study.training.model_dump(mode="json")), **_sizes(parts), "split": parts.hash}
-        name = doing.partition("/")[0]
-        live = self.store.start(spec, arm_run, name, params, {**_scenario(self.study), **tags})
+        tags = {**_scenario(self.study), **run.tags}
+        live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
+        if spec.purpose is Purpose.FINAL:
+            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
+        return live
+
+    def _watched(self, run: "Run", live: LiveRun) -> KeepGoing:
+        """Return what judges a run's epochs, and logs and shows them."""
 
         def after_epoch(row: Mapping[str, float]) -> bool:
             live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
-            self.progress.end_epoch(strategy, doing, row[metric])
-            return bool(judge(row))
+            self.progress.end_epoch(run.spec.arm.strategy, run.doing, row[f"val/{self.study.metric}"])
+            return run.judge(row)
 
-        if spec.purpose is Purpose.FINAL:
-            dataset = self.plan.dataset
-            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
-        with _ended_whatever_happens(live), tempfile.TemporaryDirectory() as folder:
-            finished = worker.run(spec, parts, after_epoch)
-            live.finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
-        self.progress.end_run(strategy, doing, _outcome(finished.result, self.study.metric))
-        return finished
+        return after_epoch
 
     def evidence(self) -> "Evidence":
         """Return what the store holds of this plan.
@@ -311,12 +357,13 @@ def serve(channel: Channel, study: Study, options: Options, study_run: str) -> N
 
 
 @contextmanager
-def _ended_whatever_happens(live: Any) -> Iterator[None]:
-    """End a run in the store as KILLED if the process is interrupted or something unforeseen is raised."""
+def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
+    """End runs in the store as KILLED if the process is interrupted or something unforeseen is raised."""
     try:
         yield
     except BaseException:
-        live.abandon()
+        for live in lives:
+            live.abandon()
         raise
 
 

@@ -87,7 +87,7 @@ def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> 
         for _ in range(epochs):
             started = time.perf_counter()
             task.model.set_training(multipliers)
-            order = np.random.default_rng([task.seed, len(result.curve)]).permutation(task.train)
+            order = epoch_order(task, len(result.curve))
             losses = []
             for batch in batches(order, task.training.batch_size):
                 inputs = task.inputs.train(batch, task.seed, len(result.curve))
@@ -96,7 +96,7 @@ def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> 
                 loss = _loss(logits, task.labels[batch], task.training.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                clip_gradients(optimizer, task.training.gradient_clip)
+                clip_gradients(optimizer.param_groups, task.training.gradient_clip)
                 rate = max(group["lr"] for group in optimizer.param_groups)
                 optimizer.step()
                 schedule.step()
@@ -107,7 +107,7 @@ def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> 
             row = {"epoch": len(result.curve), "learning_rate": rate, "train/loss": train_loss}
             row |= {f"val/{name}": value for name, value in evaluate(task, task.val).items()}
             result.eval_seconds += time.perf_counter() - trained
-            _note(task, result, row)
+            note_epoch(task, result, row)
             if not keep_going(row):
                 result.stopped = True
                 return result
@@ -119,17 +119,47 @@ def _loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
-def _note(task: Task, result: Trained, row: Row) -> None:
-    """Add an epoch to the curve, and keep its weights if it is the best so far (ties: the lower val loss)."""
+def cut_short(result: Trained | DivergedError, metric: str, keep_going: Callable[[Row], bool]) -> Trained:
+    """Return a training that went to its end as it would have been had `keep_going` been asked at each epoch.
+
+    Raises:
+        DivergedError: if that is what came of it.
+    """
+    if isinstance(result, DivergedError):
+        raise result
+    for number, row in enumerate(result.curve, 1):
+        if not keep_going(row):
+            share = number / len(result.curve)
+            curve = result.curve[:number]
+            best = max(range(number), key=lambda epoch: _rank(curve[epoch], metric))
+            return Trained(curve, best, {}, result.train_seconds * share, result.eval_seconds * share, True)
+    return result
+
+
+def epoch_order(task: Task, epoch: int) -> np.ndarray:
+    """Return the training images in the order of an epoch: the same for every strategy of a seed."""
+    order: np.ndarray = np.random.default_rng([task.seed, epoch]).permutation(task.train)
+    return order
+
+
+def note_epoch(task: Task, result: Trained, row: Row) -> None:
+    """Add an epoch to the curve, and keep its weights if it is the best so far.
+
+    Raises:
+        DivergedError: if a value is not finite.
+    """
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad:
         raise DivergedError(f"{bad[0]} is not finite in epoch {len(result.curve) + 1}")
     result.curve.append(row)
-    order = (f"val/{task.metric}", "val/loss")
-    best = result.best_row
-    if not result.best or (row[order[0]], -row[order[1]]) > (best[order[0]], -best[order[1]]):
+    if not result.best or _rank(row, task.metric) > _rank(result.best_row, task.metric):
         result.best_epoch = len(result.curve) - 1
         result.best = trained_state(task.model, task.plan)
+
+
+def _rank(row: Row, metric: str) -> tuple[float, float]:
+    """Return what the best epoch has most of: the metric on val, then, among equals, the lower loss."""
+    return row[f"val/{metric}"], -row["val/loss"]
 
 
 def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ Report = Callable[[int, float], bool]  # (epoch, value) to whether the trial goe
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that is to be run: its number from 0, its hyperparameters, and where its epochs are reported."""
+    """A trial to run: its number from 0, its hyperparameters, and where its epochs are reported."""
 
     number: int
     params: Mapping[str, Value]
@@ -97,7 +97,7 @@ class Tuner:
         """Run the trials that are missing and return the result.
 
         Args:
-            objective: runs trials that were asked for together; it gives one result after the other, in order.
+            objective: runs trials that were asked for together and gives their results, in order.
             together: ask for several at a time, as many as begin at random; else for one.
         """
         self._end_leftovers()

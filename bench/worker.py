@@ -2,8 +2,10 @@
 
 import resource
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ from bench.execution import Execution, choose_device, choose_precision, use_thre
 from bench.features import FeatureStore
 from bench.inputs import Features, Images, Inputs
 from bench.metrics import score
-from bench.models.build import TransferModel, build, statistics
+from bench.models.build import TransferModel, build, statistics, with_head
 from bench.models.weights import Origin
-from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, derive_seed
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, derive_seed, digest
 from bench.strategies import STRATEGIES, TransferPlan
 from bench.study import Study
-from bench.training import DivergedError, Row, Task, Trained, predict, train
+from bench.together import can_train_together, train_heads
+from bench.training import DivergedError, Row, Task, Trained, cut_short, predict, train
+
+KeepGoing = Callable[[Row], bool]
+FAULTS = (DivergedError, RuntimeError, ValueError)  # out of memory, and whatever else torch refuses
+MOST_OPENED = 8  # sets of features kept open: all seeds of a usual study
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,35 +61,72 @@ class Worker:
     ) -> None:
         use_threads(threads)
         self.study, self.dataset, self.origin = study, dataset, origin
-        name = choose_device(device)
+        self.device = choose_device(device)
         self._stages = [stage.name for stage in self._build("pretrained", 0).stages]
-        precision = choose_precision(
-            study.training, name, lambda: self._build("he", 0), study.target.image_size
-        )
-        self.execution = Execution(name, precision)
-        self.environment = {**describe(name), "precision": precision}
+        self._environment = describe(self.device)
         mean, std = statistics(study.source)
-        self.images = Images(dataset, study.target, mean, std, name)
-        self.labels = torch.from_numpy(dataset.labels).to(name)
+        self.images = Images(dataset, study.target, mean, std, self.device)
+        self.labels = torch.from_numpy(dataset.labels).to(self.device)
         self.features = FeatureStore()
+        self._opened: dict[str, Features] = {}  # by what they are of and the split
 
-    def run(
-        self, spec: RunSpec, parts: Split, keep_going: Callable[[Row], bool] = lambda _row: True
-    ) -> Finished:
+    @cached_property
+    def execution(self) -> Execution:
+        """How the backbone is trained; measured when the first run needs it."""
+        study = self.study
+        precision = choose_precision(
+            study.training, self.device, lambda: self._build("he", 0), study.target.image_size
+        )
+        return Execution(self.device, precision)
+
+    def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> Finished:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error."""
-        reset_peak_memory(self.execution.device)
+        reset_peak_memory(self.device)
         try:
             task = self.prepare(spec, parts)
-            trained = train(task, keep_going)
-            if spec.purpose is Purpose.TRIAL or trained.stopped:
-                status = Status.PRUNED if trained.stopped else Status.DONE
-                return Finished(self._result(spec, status, task, trained, {}))
-            logits, scores = self._test(task, parts.test)
-        except (DivergedError, RuntimeError, ValueError) as error:  # memory, and whatever else torch refuses
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            return Finished(RunResult(spec, Status.FAILED, environment=self.environment, error=reason))
+            return self._finish(spec, parts, task, train(task, keep_going))
+        except FAULTS as error:
+            return self._failed(spec, error)
+
+    def run_together(
+        self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing]
+    ) -> Iterator[Finished]:
+        """Do several runs, as one computation where they train only heads; give the results in order.
+
+        What `keep_going` says to a run's epochs is asked in turn, run by run, as if they were done in turn.
+        """
+        trained = None
+        if len(specs) > 1:
+            reset_peak_memory(self.device)
+            with suppress(*FAULTS):  # then each on its own: one that fails leaves the others alone
+                tasks = [self.prepare(spec, split) for spec, split in zip(specs, parts, strict=True)]
+                trained = train_heads(tasks) if can_train_together(tasks) else None
+        if trained is None:
+            yield from map(self.run, specs, parts, keep_going)
+            return
+        for spec, split, task, result, going in zip(specs, parts, tasks, trained, keep_going, strict=True):
+            try:
+                yield self._finish(spec, split, task, cut_short(result, task.metric, going))
+            except FAULTS as error:
+                yield self._failed(spec, error)
+
+    def trains_only_head(self, arm: Arm) -> bool:
+        """Say whether all runs of an arm train nothing but the head."""
+        strategy = STRATEGIES[arm.strategy]
+        plan = strategy.plan(len(self._stages), strategy.defaults)
+        return plan.start == "pretrained" and plan.frozen_prefix == plan.stages
+
+    def _finish(self, spec: RunSpec, parts: Split, task: Task, trained: Trained) -> Finished:
+        if spec.purpose is Purpose.TRIAL or trained.stopped:
+            status = Status.PRUNED if trained.stopped else Status.DONE
+            return Finished(self._result(spec, status, task, trained, {}))
+        logits, scores = self._test(task, parts.test)
         result = self._result(spec, Status.DONE, task, trained, scores)
         return Finished(result, trained.best, logits.cpu().numpy(), parts.test)
+
+    def _failed(self, spec: RunSpec, error: Exception) -> Finished:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        return Finished(RunResult(spec, Status.FAILED, environment=self._environment, error=reason))
 
     def _test(self, task: Task, test: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return logits and scores of the test images."""
@@ -97,8 +141,14 @@ class Worker:
     def prepare(self, spec: RunSpec, parts: Split) -> Task:
         """Build the model, its plan, and what it is trained on."""
         strategy = STRATEGIES[spec.arm.strategy]
-        model = self._build(strategy.start, derive_seed(spec.seed, "head")).to(self.execution.device)
-        plan = strategy.plan(len(model.stages), spec.params)
+        plan = strategy.plan(len(self._stages), spec.params)
+        seed = derive_seed(spec.seed, "head")
+        if plan.start == "pretrained" and plan.frozen_prefix == plan.stages:
+            model = with_head(self._frozen, self.study.head, len(self.dataset.classes), seed)
+            execution = Execution(self.device, "fp32")  # stored features are
+        else:
+            execution = self.execution
+            model = self._build(plan.start, seed).to(self.device)
         inputs, forward = self._inputs(model, plan, parts)
         return Task(
             model=model,
@@ -112,7 +162,7 @@ class Worker:
             learning_rate=float(spec.params["learning_rate"]),
             weight_decay=float(spec.params["weight_decay"]),
             seed=spec.seed,
-            execution=self.execution,
+            execution=execution,
             metric=self.study.metric,
         )
 
@@ -134,10 +184,15 @@ class Worker:
             try:
                 task = self.prepare(RunSpec(arm, params, 0, Purpose.TRIAL), Split(batch, val, parts.test[:1]))
                 train(replace(task, training=task.training.model_copy(update={"epochs": 1})))
-            except (DivergedError, RuntimeError, ValueError) as error:
+            except FAULTS as error:
                 raise InputError(str(error).splitlines()[0][:200], arm.strategy) from error
         trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
         return self.plan_text(arm, params), trained
+
+    @cached_property
+    def _frozen(self) -> TransferModel:
+        """The pretrained model, whose backbone all runs share that never train it."""
+        return self._build("pretrained", 0).to(self.device)
 
     def _build(self, start: Any, seed: int) -> TransferModel:
         study = self.study
@@ -157,11 +212,17 @@ class Worker:
             "weights": self.origin.identity,
             "stages": frozen,
             "until": model.stages[frozen - 1].modules[-1],
-            "device": self.execution.device.partition(":")[0],
+            "device": self.device.partition(":")[0],
             "torch": torch.__version__,
             "exit": model.exit_at if frozen == plan.stages else None,
         }
-        features = Features(self.images, model.prefix(frozen), identity, self.features)
+        key = digest([identity, parts.hash])
+        features = self._opened.pop(key, None) or Features(
+            self.images, model.prefix(frozen), identity, self.features
+        )
+        self._opened[key] = features
+        if len(self._opened) > MOST_OPENED:
+            del self._opened[next(iter(self._opened))]
         if features.prepare_training(parts.train) and features.prepare_evaluation(parts.val):
             return features, forward
         return self.images, model
@@ -174,18 +235,18 @@ class Worker:
             **{n: v for n, v in trained.best_row.items() if n.partition("/")[0] in {"train", "val"}},
             **scores,
         }
-        stored = task.inputs if isinstance(task.inputs, Features) else None
+        stored = task.inputs.take_seconds() if isinstance(task.inputs, Features) else (0.0, 0.0)
         return RunResult(
             spec,
             status,
             metrics=metrics,
             curve=tuple(trained.curve),
             best_epoch=trained.best_epoch,
-            train_seconds=trained.train_seconds + (stored.train_seconds if stored else 0.0),
-            eval_seconds=trained.eval_seconds + (stored.eval_seconds if stored else 0.0),
+            train_seconds=trained.train_seconds + stored[0],
+            eval_seconds=trained.eval_seconds + stored[1],
             trainable_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
-            peak_memory_bytes=peak_memory(self.execution.device),
-            environment=self.environment,
+            peak_memory_bytes=peak_memory(self.device),
+            environment={**self._environment, "precision": task.execution.precision},
         )
 
 

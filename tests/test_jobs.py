@@ -17,7 +17,7 @@ def record(channel, folder):
         channel.note("say", (str(job),))
         with (Path(folder) / "log").open("a") as log:
             log.write(f"{os.getpid()} {os.environ['BENCH_HOME']} {job}\n")
-        return job.seed
+        return job.seeds
 
     channel.jobs(do)
 
@@ -27,10 +27,10 @@ def die(channel, folder, deaths):
 
     def do(job):
         marks = list(Path(folder).glob("death*"))
-        if job.seed == 2 and len(marks) < deaths:
+        if job.seeds == (2,) and len(marks) < deaths:
             (Path(folder) / f"death{len(marks)}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return job.seed
+        return job.seeds
 
     channel.jobs(do)
 
@@ -48,7 +48,7 @@ TUNE = [Job("full"), Job("scratch")]
 def seeds_after_tuning(seen):
     def done(job, value):
         seen.append((job, value))
-        return [Job(job.strategy, seed) for seed in (1, 2)] if job.seed is None else []
+        return [] if job.seeds else [Job(job.strategy, (seed,)) for seed in (1, 2)]
 
     return done
 
@@ -68,7 +68,7 @@ def test_side_by_side_does_every_job_once_in_the_environment_of_now(tmp_path, mo
     side_by_side(
         TUNE, 2, record, (str(tmp_path),), seeds_after_tuning(seen), lambda *message: said.append(message)
     )
-    expected = sorted(str(Job(s, seed)) for s in ("full", "scratch") for seed in (None, 1, 2))
+    expected = sorted(str(Job(s, seeds)) for s in ("full", "scratch") for seeds in ((), (1,), (2,)))
     lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(job for _, _, job in lines) == expected
     assert sorted(str(job) for job, _ in seen) == expected
@@ -95,7 +95,9 @@ def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
 
 def test_a_job_that_kills_again_and_again_is_given_up(tmp_path):
     with pytest.raises(InputError, match="seed 2: 3 processes died over one job, the last by SIGKILL"):
-        side_by_side([Job("full", 2)], 2, die, (str(tmp_path), 99), seeds_after_tuning([]), lambda *_: None)
+        side_by_side(
+            [Job("full", (2,))], 2, die, (str(tmp_path), 99), seeds_after_tuning([]), lambda *_: None
+        )
 
 
 def test_an_input_error_arrives_as_it_was_raised():

@@ -26,16 +26,23 @@ class TransferModel(nn.Module):
 
     Args:
         exit_at: the module whose output the head takes; None for the backbone's pooled features.
+        width: how many features (channels) the head takes.
     """
 
     def __init__(
-        self, backbone: nn.Module, stages: tuple[Stage, ...], head: nn.Module, exit_at: str | None
+        self,
+        backbone: nn.Module,
+        stages: tuple[Stage, ...],
+        head: nn.Module,
+        exit_at: str | None,
+        width: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.stages = stages
         self.head = head
         self.exit_at = exit_at
+        self.width = width
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head takes: (B, F) or a feature map."""
@@ -108,8 +115,20 @@ def build(
             he_initialise(backbone)
         else:
             backbone = copy.deepcopy(backbone)
-    model = TransferModel(backbone, stages, new_head, exit_at)
+    model = TransferModel(backbone, stages, new_head, exit_at, features)
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def with_head(model: TransferModel, head: Head, classes: int, seed: int) -> TransferModel:
+    """Return a model with the same backbone, not a copy of it, and a head of its own, drawn as in `build`.
+
+    For runs that never train the backbone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        own = HEADS[head.kind].build(model.width, classes, head)
+    own = own.to(next(model.parameters()).device)
+    return TransferModel(model.backbone, model.stages, own, model.exit_at, model.width).eval()
 
 
 def statistics(source: Source) -> Statistics:
