@@ -42,7 +42,7 @@ test-all: ## all of these
 	@$(MAKE) --no-print-directory test-lowest
 	@$(MAKE) --no-print-directory test-slow
 
-benchmark: environment ## measure speed beside what people do today, into reports/performance; 25 minutes
+benchmark: environment ## measure speed beside what people do today, into reports/performance; 40 minutes
 	$(IN_VENV) tests.performance $(ARGS)
 
 format: environment ## format the code and mend what the linter can

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 MOST_DEATHS = 3  # of processes, over the same job
-BYTES_FOR_A_PROCESS = 2 * 2**30  # torch, mlflow, a small model and its optimizer
+BYTES_OF_A_PROCESS = 1.5e9  # torch, mlflow, a small model and its optimizer
+BYTES_OF_A_PIXEL = 3200  # of a training batch: a ViT-B or a ConvNeXt-B, what the backward pass needs of it
 PRELOADED = ["bench.worker", "bench.tuning", "mlflow.store.tracking.sqlalchemy_store", "timm"]
 STOP_SECONDS = 10.0
 
@@ -41,13 +42,14 @@ Done = Callable[[Job, Any], Sequence[Job]]  # a job and what it gave, to the job
 Messages = Callable[[str, tuple[Any, ...]], None]
 
 
-def choose_count(wish: int | None, device: str, jobs: int) -> int:
+def choose_count(wish: int | None, device: str, jobs: int, pixels: int) -> int:
     """Return how many processes to use: the wish, or on a CPU as many as cores, memory and jobs allow.
 
     Args:
         wish: of the user; None leaves it to this function.
         device: the user's; `auto` is a GPU if the driver shows one.
         jobs: how many there are to do side by side.
+        pixels: in a training batch.
     """
     if wish is not None:
         return max(1, min(wish, jobs))
@@ -55,7 +57,8 @@ def choose_count(wish: int | None, device: str, jobs: int) -> int:
         return 1
     import psutil
 
-    roomy = int(psutil.virtual_memory().available // BYTES_FOR_A_PROCESS)
+    each = BYTES_OF_A_PROCESS + BYTES_OF_A_PIXEL * pixels
+    roomy = int(psutil.virtual_memory().available // each)
     return max(1, min(usable_cpus(), roomy, jobs))
 
 

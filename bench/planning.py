@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench import data
 from bench.data.dataset import Dataset, Split
+from bench.errors import InputError
 from bench.models.weights import Origin, locate
 from bench.spec import Arm, digest
 from bench.strategies import STRATEGIES
@@ -38,7 +39,11 @@ class Plan:
 def plan(study: Study, folder: Path | None = None) -> Plan:
     """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
     for number, name in enumerate(study.strategies):
-        STRATEGIES.get_or_raise(name, f"strategies.{number}")
+        strategy = STRATEGIES.get_or_raise(name, f"strategies.{number}")
+        if strategy.solver == "lbfgs" and (study.head.kind != "linear" or study.head.dropout):
+            raise InputError(
+                f"{name} needs a linear head without dropout", "head", "leave out one of the two"
+            )
     origin = locate(study.source)
     dataset = data.load(study.target, folder)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]

@@ -108,7 +108,8 @@ class Runner:
     def _share_out(self, jobs: list[Job], study_run: str) -> None:
         """Do the jobs here, or in processes that each do some of them."""
         options = self.options
-        count = choose_count(options.jobs, options.device, max(len(jobs), self.study.seeds))
+        pixels = self.study.training.batch_size * self.study.target.image_size**2
+        count = choose_count(options.jobs, options.device, max(len(jobs), self.study.seeds), pixels)
         self.progress.say("loading torch and the source model ...")
         status: Any = "FAILED"
         try:

@@ -85,20 +85,25 @@ class Strategy:
     """A way of using pretrained weights.
 
     Args:
-        multipliers: (number of stages, hyperparameters) to the phases of the plan.
-        space: what is tuned, beside `COMMON`; `learning_rate` is that of a multiplier of 1.
+        phases: (number of stages, hyperparameters) to the phases of the plan.
+        learning_rate: of a multiplier of 1; None where nothing is trained by gradient steps.
+        space: what is tuned beside the learning rate and its weight decay.
+        solver: how: by gradient steps, or by L-BFGS to the optimum of a linear head.
     """
 
     name: str
     summary: str
     start: Literal["he", "pretrained"]
     phases: Callable[[int, Mapping[str, Value]], tuple[Phase, ...]]
-    learning_rate: Range
+    learning_rate: Range | None
     space: Mapping[str, Range]
+    solver: Literal["gradient", "lbfgs"] = "gradient"
 
     @property
     def search_space(self) -> dict[str, Range]:
         """Everything that is tuned, by name."""
+        if self.learning_rate is None:
+            return dict(self.space)
         return {"learning_rate": self.learning_rate, "weight_decay": WEIGHT_DECAY, **self.space}
 
     @property
@@ -115,7 +120,7 @@ class Strategy:
             *({n: getattr(r, end) for n, r in self.search_space.items()} for end in ("low", "high")),
         ]
         matrices = [self.plan(stages, params).matrix() for stages in (2, 6) for params in corners]
-        return digest([space, matrices])
+        return digest([space, matrices] + [self.solver] * (self.solver != "gradient"))
 
     def plan(self, stages: int, params: Mapping[str, Value]) -> TransferPlan:
         """Return the matrix for a model of so many stages."""
@@ -190,5 +195,16 @@ STRATEGIES.add(
         phases=_decayed,
         learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
         space={"decay": Range(0.2, 0.9, 0.5)},
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="linear_probe",
+        summary="pretrained and frozen; logistic regression on the features, by L-BFGS (the penalty: tuned)",
+        start="pretrained",
+        phases=_constant(0),
+        learning_rate=None,
+        space={"penalty": Range(1e-6, 1e5, 1.0, log=True)},  # of Kornblith et al. 2019
+        solver="lbfgs",
     )
 )

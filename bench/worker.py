@@ -22,6 +22,7 @@ from bench.inputs import Features, Images, Inputs
 from bench.metrics import score
 from bench.models.build import TransferModel, build, statistics, with_head
 from bench.models.weights import Origin
+from bench.probe import solve
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, derive_seed, digest
 from bench.strategies import STRATEGIES, TransferPlan
 from bench.study import Study
@@ -84,7 +85,7 @@ class Worker:
         reset_peak_memory(self.device)
         try:
             task = self.prepare(spec, parts)
-            return self._finish(spec, parts, task, train(task, keep_going))
+            return self._finish(spec, parts, task, _train(spec, task, keep_going))
         except FAULTS as error:
             return self._failed(spec, error)
 
@@ -100,7 +101,7 @@ class Worker:
             reset_peak_memory(self.device)
             with suppress(*FAULTS):  # then each on its own: one that fails leaves the others alone
                 tasks = [self.prepare(spec, split) for spec, split in zip(specs, parts, strict=True)]
-                trained = train_heads(tasks) if can_train_together(tasks) else None
+                trained = _train_together(specs[0], tasks)
         if trained is None:
             yield from map(self.run, specs, parts, keep_going)
             return
@@ -159,8 +160,8 @@ class Worker:
             train=parts.train,
             val=parts.val,
             training=self.study.training,
-            learning_rate=float(spec.params["learning_rate"]),
-            weight_decay=float(spec.params["weight_decay"]),
+            learning_rate=float(spec.params.get("learning_rate", 0)),
+            weight_decay=float(spec.params.get("weight_decay", spec.params.get("penalty", 0))),
             seed=spec.seed,
             execution=execution,
             metric=self.study.metric,
@@ -183,7 +184,8 @@ class Worker:
             self.features = FeatureStore(Path(folder))
             try:
                 task = self.prepare(RunSpec(arm, params, 0, Purpose.TRIAL), Split(batch, val, parts.test[:1]))
-                train(replace(task, training=task.training.model_copy(update={"epochs": 1})))
+                once = replace(task, training=task.training.model_copy(update={"epochs": 1}))
+                _train(RunSpec(arm, params, 0, Purpose.TRIAL), once, lambda _row: True)
             except FAULTS as error:
                 raise InputError(str(error).splitlines()[0][:200], arm.strategy) from error
         trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
@@ -248,6 +250,20 @@ class Worker:
             peak_memory_bytes=peak_memory(self.device),
             environment={**self._environment, "precision": task.execution.precision},
         )
+
+
+def _train(spec: RunSpec, task: Task, keep_going: KeepGoing) -> Trained:
+    """Train as the strategy says."""
+    if STRATEGIES[spec.arm.strategy].solver == "lbfgs":
+        return cut_short(solve([task])[0], task.metric, keep_going)
+    return train(task, keep_going)
+
+
+def _train_together(spec: RunSpec, tasks: Sequence[Task]) -> Sequence[Trained | DivergedError] | None:
+    """Train runs of one arm as one computation, or return None if they can't be."""
+    if STRATEGIES[spec.arm.strategy].solver == "lbfgs":
+        return solve(tasks)
+    return train_heads(tasks) if can_train_together(tasks) else None
 
 
 def reset_peak_memory(device: str) -> None:

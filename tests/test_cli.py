@@ -269,6 +269,16 @@ def test_lists(bench_here):
     assert "torchvision/resnet18" in models
 
 
+def test_a_linear_probe_is_a_strategy_like_the_others(made):
+    done = bench(
+        made, "run", "--study", "stripes.yaml", "--strategy", "linear_probe", "--trials", "3", "--output", "p"
+    )
+    assert "linear_probe is best" in done.stdout
+    report = made / "p" / "stripes"
+    assert (pd.read_csv(report / "trials.csv")["param_penalty"] > 0).sum() == 3
+    assert pd.read_csv(report / "runs.csv")["test_accuracy"].min() > 0.5
+
+
 def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
     done = bench(
         tmp_path, "run", "--study", "hymenoptera", "--data", shared_data / "hymenoptera_data", "--budget",

@@ -4,10 +4,15 @@ import os
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.errors import InputError
 from bench.jobs import Job, choose_count, in_turn, side_by_side
+from bench.planning import plan
+from bench.progress import Progress
+from bench.runner import Options, Runner
+from bench.study import load
 
 
 def record(channel, folder):
@@ -106,8 +111,25 @@ def test_an_input_error_arrives_as_it_was_raised():
     assert str(caught.value) in {f"{job}: no such thing; try another" for job in TUNE}
 
 
-def test_processes_are_as_many_as_wished_or_as_there_are_cores():
-    assert choose_count(8, "cpu", 5) == 5
-    assert choose_count(1, "cpu", 5) == 1
-    assert choose_count(None, "cuda:1", 5) == 1
-    assert 1 <= choose_count(None, "cpu", 5) <= len(os.sched_getaffinity(0))
+def test_processes_are_as_many_as_wished_or_as_cores_and_memory_allow():
+    small, huge = 32 * 64**2, 10**12
+    assert choose_count(8, "cpu", 5, huge) == 5
+    assert choose_count(1, "cpu", 5, small) == 1
+    assert choose_count(None, "cuda:1", 5, small) == 1
+    assert choose_count(None, "cpu", 5, huge) == 1
+    assert 1 <= choose_count(None, "cpu", 5, small) <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_one_process(tmp_path, monkeypatch):
+    changes = ["strategies=[scratch,feature_extractor,partial,linear_probe]", "target.image_size=48"]
+    study = load("small_similar", changes, "smoke")
+    frames = []
+    for jobs in (1, 3):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / str(jobs)))
+        options = Options(device="cpu", jobs=jobs, threads=1)
+        evidence = Runner(plan(study), options, Progress(study.metric)).run()
+        apart = ["mlflow_run_id", "train_seconds", "eval_seconds", "peak_memory_bytes"]
+        frames.append([frame.drop(columns=apart) for frame in (evidence.runs, evidence.trials)])
+    for one, three in zip(*frames, strict=True):
+        pd.testing.assert_frame_equal(one, three, check_exact=True)

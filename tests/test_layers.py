@@ -14,7 +14,7 @@ LAYERS = {
     "command line": "__main__ cli",
     "what a command does": "runner progress report",
     "choosing and doing runs": "planning tuning worker",
-    "training": "training together inputs optimizers",
+    "training": "training together probe inputs optimizers",
     "parts": "strategies models data tracking analysis features execution",
     "plain types": "jobs errors registry paths spec study environment data.dataset metrics",
 }

@@ -1,7 +1,7 @@
 """Measure bench beside what people do today, in one run, and write `reports/performance/`.
 
-    make benchmark                    all; about 25 minutes on two cores
-    make benchmark ARGS="--quick"     fewer repetitions, without the whole study
+    make benchmark                         about 40 minutes on two cores
+    make benchmark ARGS="--repeats 1"      about 20
 
 Seconds of rivals whose every epoch is the same are measured for some epochs and multiplied; the report says
 where. All of bench's seconds are whole: data preparation, features, training, evaluation and tracking.
@@ -98,9 +98,8 @@ def study(name, **changes):
 
 
 def hymenoptera(**changes):
-    return study(
-        "hymenoptera", target__image_size=SIDE, training__epochs=EPOCHS, tuning__pruner="none", **changes
-    )
+    usual = {"target__image_size": SIDE, "training__epochs": EPOCHS, "tuning__pruner": "none"}
+    return study("hymenoptera", **(usual | changes))
 
 
 def run(of, folder=None, jobs=1):
@@ -232,7 +231,7 @@ def tracking(repeats):
     Two runs beside each other differ by more than the percent or two that is looked for, so the calls to the
     store are timed within one.
     """
-    how = "full, 2 trials and 2 seeds of 4 epochs, on SQLite; all seconds / all but those within calls to MLflow"
+    how = "full, 2 trials and 2 seeds of 4 epochs, SQLite; all seconds / all but those in calls to MLflow"
     return [Ratio("tracking on / off", tuple(tracked() for _ in range(repeats)), 1.02, how, at_most=True)]
 
 
@@ -385,11 +384,11 @@ def profile():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one repetition, without the whole study")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each ratio is measured")
     parser.add_argument("--output", type=Path, default=ROOT / "reports" / "performance")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    repeats = 1 if options.quick else 3
+    repeats = options.repeats
     ratios, agreement = [], {}
     if DATA.is_dir():
         for part in (frozen, partial, full):
@@ -399,12 +398,10 @@ def main():
             ratios += show(found)
     else:
         print(f"no {DATA}: what needs it is left out")
-    ratios += show(against_floor(repeats)) + show(tracking(repeats))
-    if not options.quick:
-        ratios += show(whole_study())
+    ratios += show(against_floor(repeats)) + show(tracking(repeats)) + show(whole_study())
     print("scaling and profile ...", flush=True)
     rows = pd.DataFrame([ratio.row for ratio in ratios])
-    write(options.output, rows, scaling(), profile(), agreement, describe("cpu"))
+    write(options.output, rows, scaling(), profile(), agreement, describe("cpu") | {"repetitions": repeats})
     print(json.dumps(agreement))
     print(f"report  {options.output / 'report.md'}")
 
