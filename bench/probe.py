@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.inputs import Features, batches
 from bench.metrics import score
+from bench.optimizers import freeze
 from bench.training import Row, Task, Trained, evaluate, note_epoch
 
 MOST_ITERATIONS = 1000
@@ -48,6 +49,7 @@ def solve(tasks: Sequence[Task]) -> list[Trained]:
 def _solve_one(task: Task, solver: LogisticRegression) -> Trained:
     if not isinstance(task.model.head, nn.Linear):
         raise ValueError("a linear probe needs a linear head without dropout")  # noqa: TRY004 - a setting
+    freeze(task.model, task.plan.phases[0].multipliers)
     started = time.perf_counter()
     features = _features(task, task.train)
     solver.C = 1 / task.weight_decay
