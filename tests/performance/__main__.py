@@ -31,7 +31,6 @@ import torch
 from PIL import Image
 
 import bench.analysis  # noqa: F401
-
 from bench.environment import describe
 from bench.planning import Plan, plan
 from bench.progress import Progress
