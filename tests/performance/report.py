@@ -28,8 +28,9 @@ def page(ratios, exponents, agreement, environment):
     lines = [
         "# Speed",
         "",
-        "Made by `make benchmark`. Each ratio is theirs / ours, measured side by side in one run;",
-        "the interval runs from the lowest to the highest repetition.",
+        "Made by `make benchmark`. Unless its name says otherwise a ratio is their seconds / ours, measured",
+        "side by side in one run; the interval runs from the lowest to the highest repetition. fastai is measured",
+        "where it is installed (`pip install fastai`).",
         "",
         "| what | median | low | high | target | met |",
         "|---|---:|---:|---:|---|---|",
@@ -76,7 +77,8 @@ def draw_ratios(ratios, path):
     axes.set(xscale="log", yticks=places, xlabel="ratio (logarithmic)")
     axes.set_yticklabels(own["name"])
     axes.axvline(1, color=MUTED, linewidth=0.8, zorder=0)
-    figure.legend(loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.06))
+    axes.set_xticks([1, 10, 100], ["1", "10", "100"])
+    axes.legend(loc="center right")
     save(figure, path)
 
 
