@@ -1,6 +1,7 @@
 """Every test starts from an empty `BENCH_HOME`, offline, and with no tracking server in its environment."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -12,6 +13,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg", OMP_WAIT_POLICY="PASSIVE"
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+# A shell that starts us in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "bench", deadline=None
