@@ -146,8 +146,8 @@ class _Crew:
 
     def idle(self, busy: Mapping[Connection, Job]) -> Connection:
         """Return the connection of a process that has nothing to do; start one if there is none."""
-        for connection in self.members:
-            if connection not in busy:
+        for connection, process in self.members.items():
+            if connection not in busy and process.is_alive():
                 return connection
         here, there = self.context.Pipe()
         process = self.context.Process(

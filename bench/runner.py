@@ -3,7 +3,7 @@
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.analysis import Evidence
-    from bench.worker import Finished, Worker
+    from bench.worker import Finished, KeepGoing, Worker
 
 EXPERIMENT = "bench/{study}"
 USUAL_STAGES = 6  # only to compare how much strategies train
@@ -48,16 +48,13 @@ class Options:
     threads: int | None = None  # of each process; None: all processors
 
 
-KeepGoing = Callable[[Mapping[str, float]], bool]
-
-
 @dataclass(frozen=True)
 class Run:
     """A run that is to be done, how it is called while it goes on, and what judges its epochs."""
 
     spec: RunSpec
     doing: str
-    judge: KeepGoing
+    judge: "KeepGoing"
     tags: Mapping[str, Any]
 
 
@@ -128,7 +125,7 @@ class Runner:
             for arm_run in self._open.values():
                 self.store.close(arm_run, status)
 
-    def do(self, job: Job, study_run: str) -> "Outcome":
+    def do(self, job: Job, study_run: str) -> Outcome:
         """Do a job; tuning gives what comes after it."""
         arm, tuner = self._arms[job.strategy], self._tuner(self._arms[job.strategy])
         best = tuner.result().best
@@ -144,7 +141,7 @@ class Runner:
         seeds = self._missing(arm, best)
         return Outcome(arm_run, [tuple(seeds)] if together and seeds else [(seed,) for seed in seeds])
 
-    def _after(self, job: Job, outcome: "Outcome") -> list[Job]:
+    def _after(self, job: Job, outcome: Outcome) -> list[Job]:
         """Note that a job is done; return the jobs that are possible now."""
         left = self._todo.setdefault(job.strategy, set())
         left -= set(job.seeds)
@@ -231,7 +228,7 @@ class Runner:
         """Run trials that were asked for together."""
         last, metric = self.study.training.epochs, f"val/{self.study.metric}"
 
-        def judge(trial: Asked) -> KeepGoing:
+        def judge(trial: Asked) -> "KeepGoing":
             return lambda row: (
                 trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last
             )
@@ -254,7 +251,7 @@ class Runner:
         for _ in self._do(runs, arm_run):
             pass
 
-    def _do(self, runs: Sequence["Run"], arm_run: str) -> Iterator["Finished"]:
+    def _do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
         """Do runs, together where they can be, show them and log them."""
         lives: list[LiveRun] = []
         with _ended_whatever_happens(lives):
@@ -270,7 +267,7 @@ class Runner:
                 self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
                 yield finished
 
-    def _begin(self, run: "Run", arm_run: str) -> LiveRun:
+    def _begin(self, run: Run, arm_run: str) -> LiveRun:
         """Open a run in the store and show that it has begun."""
         spec, dataset = run.spec, self.plan.dataset
         self.progress.start_run(spec.arm.strategy, run.doing)
@@ -282,10 +279,10 @@ class Runner:
             self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         return live
 
-    def _watched(self, run: "Run", live: LiveRun) -> KeepGoing:
+    def _watched(self, run: Run, live: LiveRun) -> "KeepGoing":
         """Return what judges a run's epochs, and logs and shows them."""
 
-        def after_epoch(row: Mapping[str, float]) -> bool:
+        def after_epoch(row: dict[str, float]) -> bool:
             live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
             self.progress.end_epoch(run.spec.arm.strategy, run.doing, row[f"val/{self.study.metric}"])
             return run.judge(row)

@@ -182,6 +182,7 @@ class Worker:
         batch, val = parts.train[: self.study.training.batch_size], parts.val[: self.images.eval_batch]
         with tempfile.TemporaryDirectory() as folder:
             self.features = FeatureStore(Path(folder))
+            self._opened.clear()  # they would write to the folder of the arm before
             try:
                 task = self.prepare(RunSpec(arm, params, 0, Purpose.TRIAL), Split(batch, val, parts.test[:1]))
                 once = replace(task, training=task.training.model_copy(update={"epochs": 1}))
