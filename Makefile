@@ -8,7 +8,7 @@ IN_VENV := $(VENV)/bin/python -m
 NO_PYTHON := error: there is no $(PYTHON); install Python 3.11 or newer, or name yours: add PYTHON=python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help environment run studies test test-slow test-lowest test-all benchmark format constraints clean clean-cache
+.PHONY: help environment run studies test test-slow test-lowest test-all audit benchmark format constraints clean clean-cache
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-all: ## all of these
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-lowest
 	@$(MAKE) --no-print-directory test-slow
+
+audit: environment ## look for known holes in the dependencies; needs the network
+	$(IN_VENV) pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 benchmark: environment ## measure speed beside what people do today, into reports/performance; 40 minutes
 	$(IN_VENV) tests.performance $(ARGS)

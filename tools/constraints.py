@@ -1,6 +1,7 @@
 """Write constraints.txt: the newest versions that the dependencies resolve to, as `name==version` lines."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -28,7 +29,7 @@ def main() -> None:
     ]
     report = subprocess.run([*pip, *requirements()], check=True, stdout=subprocess.PIPE).stdout
     resolved = [package["metadata"] for package in json.loads(report)["install"]]
-    versions = {data["name"].lower().replace("_", "-"): data["version"] for data in resolved}
+    versions = {re.sub(r"[-_.]+", "-", data["name"]).lower(): data["version"] for data in resolved}
     lines = [f"{name}=={versions[name]}\n" for name in sorted(versions) if not name.startswith(OF_TORCH)]
     (ROOT / "constraints.txt").write_text(HEADER + "".join(lines), encoding="utf-8")
 
