@@ -89,10 +89,10 @@ class Features:
         }
         self.views = target.augmentation.views
         self._seconds = [0.0, 0.0]
-        self._rows = np.full(len(images.dataset.labels), -1)
+        self._computing = 0.0
         self._train: np.ndarray | None = None
         self._shape: tuple[int, ...] = ()
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._parts: list[tuple[set[int], np.ndarray]] = []
 
     @property
     def eval_batch(self) -> int:
@@ -100,30 +100,36 @@ class Features:
         return EVAL_BATCH if len(self._shape) == 1 else self.images.eval_batch
 
     def prepare_training(self, indices: np.ndarray) -> bool:
-        """Find or compute all views of the training images; False if they can't be kept."""
+        """Find or compute all views of the training images, once; False if they can't be kept."""
         assert self.views is not None, "views without number can't be stored"
-        if self._train is not None and (self._rows[indices] >= 0).all():
-            return True
-        started = time.perf_counter()
-        augmentation = self.images.target.augmentation.model_dump(mode="json")
-        identity = {**self.identity, "augmentation": augmentation, "seed": self.images.target.split_seed}
-        self._train = self._stored(indices, identity, self.views)
-        self._rows[indices] = np.arange(len(indices))
-        self._seconds[0] += time.perf_counter() - started
+        if self._train is None:
+            augmentation = self.images.target.augmentation.model_dump(mode="json")
+            own = {"augmentation": augmentation, "seed": self.images.target.split_seed}
+            started = time.perf_counter()
+            self._train = self._stored(indices, {**self.identity, **own}, self.views)
+            self._seconds[0] += time.perf_counter() - started
         return self._train is not None
 
     def prepare_evaluation(self, indices: np.ndarray) -> bool:
         """Find or compute the evaluation views of a part; False if they can't be kept."""
-        if any((rows[indices] >= 0).all() for rows, _ in self._parts):
+        if self._part(indices) is not None:
             return True
         started = time.perf_counter()
         array = self._stored(indices, {**self.identity, "augmentation": None}, 1)
         self._seconds[1] += time.perf_counter() - started
         if array is not None:
-            rows = np.full(len(self._rows), -1)
-            rows[indices] = np.arange(len(indices))
-            self._parts.append((rows, array[0]))
+            self._parts.append((set(indices.tolist()), array))
         return array is not None
+
+    def _part(self, indices: np.ndarray) -> np.ndarray | None:
+        """Return the array that holds the evaluation views of all these images."""
+        wanted = indices.tolist()
+        return next((array for known, array in self._parts if known.issuperset(wanted)), None)
+
+    @property
+    def computing_seconds(self) -> float:
+        """What it took to compute all these features, whoever did: the cost of a run that finds none."""
+        return self._computing
 
     def take_seconds(self) -> tuple[float, float]:
         """Return the seconds spent on finding or computing features, for training and for evaluation.
@@ -138,26 +144,30 @@ class Features:
         """Return the features of the augmented images."""
         assert self._train is not None
         views = view_numbers(self.images.target.augmentation, seed, epoch, indices)
-        return self._tensor(self._train[views, self._rows[indices]])
+        return self._tensor(self._train[indices, views])
 
     def evaluate(self, indices: np.ndarray) -> Tensor:
         """Return the features of the centre views."""
-        rows, array = next(part for part in self._parts if (part[0][indices] >= 0).all())
-        return self._tensor(array[rows[indices]])
+        array = self._part(indices)
+        assert array is not None, "prepare_evaluation comes first"
+        return self._tensor(array[indices, 0])
 
     def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> np.ndarray | None:
-        """Return the features of images, shape (views, images, ...), or None if the store can't hold them."""
+        """Return features, shape (images of the data set, views, ...), or None if they can't be kept."""
         self._shape = self._shape or tuple(self._compute(indices[:1], None).shape[1:])
-        whole = {**identity, "indices": indices.tolist()}
+        one = identity["augmentation"] is None
 
-        def fill(array: np.ndarray) -> None:
-            for view in range(views):
-                shown = None if whole["augmentation"] is None else view
-                for start in range(0, len(indices), self.images.eval_batch):
-                    batch = indices[start : start + self.images.eval_batch]
-                    array[view, start : start + len(batch)] = self._compute(batch, shown).cpu().numpy()
+        def fill(array: np.ndarray, rows: np.ndarray) -> None:
+            for batch in _filled_up(rows, self.images.eval_batch):
+                for view in range(views):
+                    array[batch, view] = self._compute(batch, None if one else view).cpu().numpy()
 
-        return self.store.get(whole, (views, len(indices), *self._shape), fill)
+        shape = (len(self.images.dataset.labels), views, *self._shape)
+        entry = self.store.get(identity, shape, np.unique(indices), fill)
+        if entry is None:
+            return None
+        self._computing += float(entry.seconds[indices].sum())
+        return entry.array
 
     @torch.inference_mode()
     def _compute(self, indices: np.ndarray, view: int | None) -> Tensor:
@@ -180,3 +190,13 @@ def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     train on one.
     """
     yield from np.array_split(indices, max(1, min(-(-len(indices) // size), len(indices) // 2)))
+
+
+def _filled_up(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield all rows in batches of exactly one size: the last begins again from the first row.
+
+    What a convolution gives for an image can depend in its last bits on the size of the batch, not on the
+    others in it; so an image's features are the same whichever images were wanted when they were computed.
+    """
+    for start in range(0, len(rows), size):
+        yield np.resize(rows, start + size)[start:]

@@ -76,7 +76,8 @@ def _features(task: Task, indices: np.ndarray) -> Tensor:
         return torch.cat([inputs.evaluate(batch) for batch in batches(indices, inputs.eval_batch)])
     images = inputs.images if isinstance(inputs, Features) else inputs
     parts = (images.evaluate(batch) for batch in batches(indices, images.eval_batch))
-    return torch.cat([task.model.eval().features(part) for part in parts])
+    found = (task.model.eval().features(part) for part in parts)
+    return torch.cat([features for features in found if isinstance(features, Tensor)])
 
 
 @torch.no_grad()

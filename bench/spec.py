@@ -85,6 +85,8 @@ class RunResult:
         metrics: `split/metric` to value, such as `val/accuracy`; at the best epoch by val.
         curve: a row for each epoch, of `epoch`, `train/loss`, `val/loss`, `val/accuracy`, `learning_rate`.
         train_seconds, eval_seconds: wall time of training and of evaluation, apart; logging is in neither.
+        cached_seconds: of these, all but what was spent on frozen features: the cost with features at hand.
+        feature_seconds: what computing its frozen features takes, whether this run did or found them.
         environment: versions, device, precision and threads that the numbers were made with.
         error: one line, for a failed run only.
 
@@ -101,6 +103,8 @@ class RunResult:
     eval_seconds: float = 0.0
     trainable_parameters: int = 0
     peak_memory_bytes: int = 0
+    cached_seconds: float = 0.0
+    feature_seconds: float = 0.0
     environment: Mapping[str, Value] = field(default_factory=dict)
     error: str = ""
 

@@ -11,10 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench.errors import InputError, nearest
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # `safe_load`, in C where it was built
+LONGEST, DEEPEST = 100_000, 20  # characters of a study, and how deep it may be nested
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Budget = Literal["smoke", "default", "full"]
+Task = Literal["classification", "segmentation"]
+# What belongs to a task; the first of each is its default.
+HEADS_OF = {"classification": ("linear", "concat_pool"), "segmentation": ("unet", "fcn32s")}
+METRICS_OF = {
+    "classification": ("accuracy", "balanced_accuracy"),
+    "segmentation": ("mean_iou", "pixel_accuracy"),
+}
 
 
 class Part(BaseModel):
@@ -86,14 +94,20 @@ class Target(Part):
     split_seed: int = 0
     image_size: Annotated[int, Field(ge=16, le=1024)] = 224  # pixels, side of the square input
     augmentation: Augmentation = Augmentation()
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # names of mask values 0, 1, ...
+    ignore: Annotated[int, Field(ge=0, le=255)] | None = None  # mask value without label, beside 255
 
 
 class Head(Part):
     """What replaces the source's classifier."""
 
-    kind: Literal["linear", "concat_pool"] = "linear"
+    # unet, where the task is segmentation and nothing is said
+    kind: Literal["linear", "concat_pool", "unet", "fcn32s"] = "linear"
     hidden: Positive = 512  # concat_pool only
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # unet, deepest first
+    decoder_channels: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = None
+    bottleneck: Positive | None = None  # unet: channels of a 1x1 convolution behind the deepest map
 
 
 class Training(Part):
@@ -108,6 +122,7 @@ class Training(Part):
     step_every: Fraction = 0.34  # share of the epochs between two drops; step only
     step_factor: Fraction = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dice: Annotated[float, Field(gt=0)] | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -126,7 +141,7 @@ class Study(Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.\-]*$")]
     question: str
     scenario: Scenario | None = None
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     source: Source
     target: Target
     head: Head = Head()
@@ -140,7 +155,32 @@ class Study(Part):
     training: Training = Training()
     tuning: Tuning = Tuning()
     seeds: Positive = 5
-    metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "mean_iou", "pixel_accuracy"] = "accuracy"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, values: Any) -> Any:
+        """Fill in head and metric where the task is segmentation: their defaults are of classification."""
+        if not isinstance(values, dict) or values.get("task") != "segmentation":
+            return values
+        head = values.get("head", {})
+        if isinstance(head, dict):
+            head = {"kind": HEADS_OF["segmentation"][0], **head}
+        return {"metric": METRICS_OF["segmentation"][0], **values, "head": head}
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "Study":
+        for key, value, valid in (
+            ("head.kind", self.head.kind, HEADS_OF[self.task]),
+            ("metric", self.metric, METRICS_OF[self.task]),
+        ):
+            if value not in valid:
+                raise ValueError(f"{key} '{value}' is not for {self.task}; valid: {', '.join(valid)}")
+        if self.task == "classification" and (
+            self.training.dice or self.target.classes or self.target.ignore
+        ):
+            raise ValueError("training.dice, target.classes and target.ignore are for task: segmentation")
+        return self
 
     @model_validator(mode="after")
     def _strategies_once(self) -> "Study":
@@ -151,6 +191,11 @@ class Study(Part):
 
 SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
 FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
+
+
+def metric_in_words(metric: str) -> str:
+    """Return a metric as a person writes it: `mean IoU`."""
+    return metric.replace("_", " ").replace("iou", "IoU")
 
 
 def apply_budget(study: Study, budget: Budget) -> Study:
@@ -171,6 +216,11 @@ def apply_budget(study: Study, budget: Budget) -> Study:
             tuning=_replace(study.tuning, trials=FULL["trials"]),
         )
     return study
+
+
+def with_labels(study: Study, count: int) -> Study:
+    """Return the study with another number of training labels: the smaller of two is part of the larger."""
+    return _replace(study, target=_replace(study.target, train_labels=count))
 
 
 def _replace(part: P, **changes: Any) -> P:
@@ -228,20 +278,56 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
     return _validate(values, f"{path} with --set")
 
 
+def parse(text: str, where: str) -> Study:
+    """Return the study that `as_yaml` wrote; `where` names the text, should it be unusable."""
+    return _validate(_values(text, where), where)
+
+
+def as_yaml(study: Study) -> str:
+    """Return the study with every value resolved."""
+    values: dict[str, Any] = study.model_dump(mode="json")
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)  # noqa: S506
+        with path.open(encoding="utf-8") as file:
+            return _values(file.read(LONGEST + 1), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be read ({error})", str(path)) from error
-    except yaml.YAMLError as error:
+
+
+def _values(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(
-            f"is not valid YAML{place}: {getattr(error, 'problem', error)}", str(path)
-        ) from error
+        what = str(getattr(error, "problem", None) or error)[:200]
+        raise InputError(f"is not valid YAML{place}: {what}", where) from error
     if not isinstance(values, dict):
-        raise InputError("is not a mapping of keys to values", str(path), "see studies/small_similar.yaml")
+        raise InputError("is not a mapping of keys to values", where, "see studies/small_similar.yaml")
     return values
+
+
+def _parse(text: str) -> Any:
+    """Return what a YAML text says: plain values, no larger than a study can be.
+
+    Aliases can stand for billions of values in a few lines, and the parser in C crashes on deep nesting.
+
+    Raises:
+        ValueError: for more than a study needs, or a value that there is none of.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST} characters")
+    depth = 0
+    for event in yaml.parse(text, Loader=SAFE_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"aliases (*{event.anchor}) are not accepted: write the value again")  # noqa: TRY004 - a setting
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return yaml.load(text, Loader=SAFE_LOADER)  # noqa: S506 - it is the safe one
 
 
 def _override(values: dict[str, Any], change: str) -> None:
@@ -250,8 +336,8 @@ def _override(values: dict[str, Any], change: str) -> None:
     if not equals or not key:
         raise InputError(f"'{change}' is not KEY=VALUE", "--set", "for example --set training.epochs=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"the value of '{key}' is not valid YAML", "--set") from error
     *parents, last = key.split(".")
     for parent in parents:

@@ -1,13 +1,19 @@
 """Evidence made up for tests: right or wrong drawn from a model with known strategies, seeds and images."""
 
+import io
+
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from bench.analysis import Evidence
 from bench.study import Study
 
 LEVEL = {"scratch": -0.4, "feature_extractor": 1.3, "partial": 1.4, "full": 1.5, "discriminative": 1.5}
 SECONDS = {"scratch": 25.0, "feature_extractor": 3.0, "partial": 11.0, "full": 22.0, "discriminative": 22.0}
+
+RUN_PAGES = "http://127.0.0.1:5000/#/experiments/1/runs/"
+FEATURES = {"feature_extractor": 2.0, "partial": 1.0}
 
 
 def make_study(**changes) -> Study:
@@ -48,7 +54,26 @@ def make_evidence(study=None, *, images=120, epochs=3, failed=(), level=LEVEL, c
     joined = pd.concat(predictions) if predictions else pd.DataFrame()
     frames = (pd.DataFrame(rows) for rows in (runs, trials, curves))
     provenance = {"command": "bench run --study small_similar", "device": "cpu", "test_images": images}
-    return Evidence(study, *frames, joined, provenance)
+    return Evidence(study, *frames, joined, provenance, run_pages=RUN_PAGES)
+
+
+def make_stages(evidence, stages=("stem", "stage 1", "stage 2")):
+    """Return how far stages moved: the frozen ones of the frozen strategies not at all."""
+    done = evidence.done
+    rows = [
+        (strategy, seed, name, depth, change, 1 - change)
+        for strategy, seed in zip(done["strategy"], done["seed"], strict=True)
+        for depth, name in enumerate(stages)
+        for change in [0.0 if strategy == "feature_extractor" else 0.1 * (depth + 1)]
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "seed", "stage", "depth", "change", "cka"])
+
+
+def make_images(evidence, side=8):
+    """Return a PNG picture for every test image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "#3366aa").save(buffer, "PNG")
+    return dict.fromkeys(evidence.predictions["image"], buffer.getvalue())
 
 
 def _balanced(right, target):
@@ -62,6 +87,9 @@ def _run(study, strategy, seed):
         "seed": seed,
         "train_seconds": SECONDS[strategy] + seed,
         "eval_seconds": 0.5,
+        "cached_seconds": SECONDS[strategy] + seed + 0.5 - FEATURES.get(strategy, 0.0),
+        "feature_seconds": FEATURES.get(strategy, 0.0),
+        "mlflow_run_id": f"{strategy}{seed}",
         "trainable_parameters": 1000,
         "run_key": f"{strategy}-{seed}",
         "param_lr": 0.001,
@@ -85,6 +113,7 @@ def _trial(study, strategy, number):
         "val_accuracy": 0.5,
         "train_seconds": SECONDS[strategy],
         "eval_seconds": 1.0,
+        "param_learning_rate": 10.0 ** -(1 + number % 4),
     }
 
 

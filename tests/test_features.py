@@ -1,83 +1,137 @@
-"""The feature store: computed once, checked, bounded, shared between processes."""
+"""The feature store: each image's features are computed once, checked, bounded, shared between processes."""
 
 import multiprocessing
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.features import FeatureStore
+from bench.inputs import _filled_up
 
-SHAPE = (3, 5)
+SHAPE = (8, 3, 5)  # of 8 images
+ALL = np.arange(8)
+NUMBERS = np.arange(8 * 3 * 5, dtype=np.float32).reshape(SHAPE)
+ROW_BYTES = 60
 
 
-def counting_fill(calls):
-    def fill(array):
-        calls.append(1)
-        array[:] = np.arange(15).reshape(SHAPE)
+def noting(filled):
+    def fill(array, rows):
+        filled.append(rows.tolist())
+        array[rows] = NUMBERS[rows]
 
     return fill
 
 
-def test_an_entry_is_computed_once_and_found_by_a_later_store(tmp_path):
-    calls = []
-    for _ in range(2):
-        array = FeatureStore(tmp_path).get({"a": 1}, SHAPE, counting_fill(calls))
-        assert np.array_equal(array, np.arange(15).reshape(SHAPE))
+def test_an_image_is_computed_once_and_found_by_a_later_store(tmp_path):
+    filled = []
+    for wanted in ([1, 2, 6], [2, 6], [0, 2, 7]):
+        rows = np.array(wanted)
+        entry = FeatureStore(tmp_path).get({"a": 1}, SHAPE, rows, noting(filled))
+        assert np.array_equal(entry.array[rows], NUMBERS[rows])
         with pytest.raises(ValueError, match="read-only"):
-            array[0, 0] = 1
-    assert len(calls) == 1
-    FeatureStore(tmp_path).get({"a": 2}, SHAPE, counting_fill(calls))
-    assert len(calls) == 2
+            entry.array[1] = 1
+    assert filled == [[1, 2, 6], [0, 7]]
+    FeatureStore(tmp_path).get({"a": 2}, SHAPE, np.array([1]), noting(filled))
+    assert filled[2:] == [[1]], "what was computed otherwise is another entry"
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "meta", "no_meta"])
-def test_a_damaged_entry_is_noticed_and_computed_again(tmp_path, damage, caplog):
-    calls = []
-    FeatureStore(tmp_path).get({"a": 1}, SHAPE, counting_fill(calls))
-    (data,), (meta,) = tmp_path.glob("*.f32"), tmp_path.glob("*.json")
-    if damage == "flip":
-        raw = bytearray(data.read_bytes())
-        raw[7] ^= 1
-        data.write_bytes(raw)
-    elif damage == "truncate":
-        data.write_bytes(data.read_bytes()[:-4])
-    elif damage == "meta":
-        meta.write_text("{")
-    else:
-        meta.unlink()
-    array = FeatureStore(tmp_path).get({"a": 1}, SHAPE, counting_fill(calls))
-    assert len(calls) == 2
-    assert np.array_equal(array, np.arange(15).reshape(SHAPE))
-    assert ("damaged" in caplog.text) == (damage != "no_meta")
+def test_what_computing_took_is_told_by_whoever_finds_it(tmp_path):
+    made, found = (FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL[:5], noting([])) for _ in range(2))
+    assert np.array_equal(made.seconds, found.seconds)
+    assert (found.seconds[:5] > 0).all()
+    assert not found.seconds[5:].any()
 
 
-def test_a_failure_while_computing_leaves_nothing(tmp_path):
-    def fail(array):
+@given(wanted=st.integers(1, 70), size=st.integers(2, 32))
+def test_features_are_computed_in_batches_of_one_size(wanted, size):
+    rows = np.arange(100, 100 + wanted)
+    made = list(_filled_up(rows, size))
+    assert {len(batch) for batch in made} == {size}
+    assert len(made) == -(-wanted // size)
+    assert set(np.concatenate(made).tolist()) == set(rows.tolist())
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "table", "empty table", "no table", "no data"])
+def test_what_is_damaged_is_noticed_and_computed_again(tmp_path, damage, caplog):
+    filled = []
+    FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, noting(filled))
+    (data,), (table,) = tmp_path.glob("*.f32"), tmp_path.glob("*.npy")
+    raw = bytearray(data.read_bytes())
+    raw[2 * ROW_BYTES + 7] ^= 1  # in the third image
+    {
+        "flip": lambda: data.write_bytes(raw),
+        "truncate": lambda: data.write_bytes(raw[:-4]),
+        "table": lambda: table.write_bytes(b"{" * 100),
+        "empty table": lambda: table.write_bytes(b""),
+        "no table": table.unlink,
+        "no data": data.unlink,
+    }[damage]()
+    entry = FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, noting(filled))
+    assert filled[1:] == ([[2]] if damage == "flip" else [ALL.tolist()])
+    assert np.array_equal(entry.array, NUMBERS)
+    assert ("damaged" in caplog.text) == (damage not in {"no table", "no data"})
+
+
+def test_a_failure_while_computing_leaves_what_was_there(tmp_path):
+    def fail(array, rows):
+        array[rows] = -1
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
-        FeatureStore(tmp_path).get({"a": 1}, SHAPE, fail)
-    assert not list(tmp_path.glob("*.f32")) + list(tmp_path.glob("*.json")) + list(tmp_path.glob("*.tmp"))
+        FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, fail)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+    filled = []
+    FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL[:3], noting(filled))
+    with pytest.raises(RuntimeError, match="half way"):
+        FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, fail)
+    entry = FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, noting(filled))
+    assert filled == [[0, 1, 2], [3, 4, 5, 6, 7]]
+    assert np.array_equal(entry.array, NUMBERS)
+
+
+def wide(filled):
+    """An entry of 40 kB: files take whole blocks of the disk."""
+
+    def fill(array, rows):
+        filled.append(len(rows))
+        array[rows] = 1
+
+    return (4, 2500), np.arange(4), fill
 
 
 def test_the_least_recently_used_entry_goes_first(tmp_path):
-    calls = []
-    store = FeatureStore(tmp_path, limit=2 * 60 + 10)
+    filled = []
+    store = FeatureStore(tmp_path, limit=90_000)
     for name in ("old", "kept"):
-        store.get({"name": name}, SHAPE, counting_fill(calls))
-    store.get({"name": "old"}, SHAPE, counting_fill(calls))  # now "kept" is the older one
-    held = store.get({"name": "kept"}, SHAPE, counting_fill(calls))
-    store.get({"name": "old"}, SHAPE, counting_fill(calls))
-    store.get({"name": "new"}, SHAPE, counting_fill(calls))
+        store.get({"name": name}, *wide(filled))
+    store.get({"name": "old"}, *wide(filled))  # now "kept" is the older one
+    held = store.get({"name": "kept"}, *wide(filled)).array
+    store.get({"name": "old"}, *wide(filled))
+    store.get({"name": "new"}, *wide(filled))
     assert len(list(tmp_path.glob("*.f32"))) == 2
-    assert held[2, 4] == 14, "a map of an entry that was removed stays valid"
-    store.get({"name": "old"}, SHAPE, counting_fill(calls))
-    assert len(calls) == 3
+    assert held[3, 4] == 1, "a map of an entry that was removed stays valid"
+    store.get({"name": "old"}, *wide(filled))
+    assert filled == [4, 4, 4]
+
+
+def test_holes_take_no_room(tmp_path):
+    store = FeatureStore(tmp_path, limit=100_000)
+    shape, rows, fill = (100_000, 2500), np.array([5, 99_999]), noting_ones
+    assert store.get({}, shape, rows, fill) is not None
+    (data,) = tmp_path.glob("*.f32")
+    assert data.stat().st_size == 1_000_000_000
+    assert data.stat().st_blocks * 512 < 100_000
+
+
+def noting_ones(array, rows):
+    array[rows] = 1
 
 
 def test_what_is_too_large_is_not_kept_and_said_so(tmp_path, caplog):
-    assert FeatureStore(tmp_path, limit=10).get({}, SHAPE, counting_fill([])) is None
+    assert FeatureStore(tmp_path, limit=10).get({}, SHAPE, ALL, noting([])) is None
     assert "not kept" in caplog.text
     assert not list(tmp_path.glob("*.f32"))
 
@@ -89,11 +143,12 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch):
 
 
 def _compute(folder, queue):
-    def fill(array):
+    def fill(array, rows):
         queue.put("computed")
-        array[:] = 1
+        array[rows] = 1
 
-    queue.put(float(FeatureStore(folder).get({"shared": True}, (100, 100), fill).sum()))
+    entry = FeatureStore(folder).get({"shared": True}, (100, 100), np.arange(100), fill)
+    queue.put(float(entry.array.sum()))
 
 
 def test_processes_that_want_the_same_entry_compute_it_once(tmp_path):
@@ -117,9 +172,9 @@ def test_a_full_disk_falls_back_to_not_keeping(tmp_path, caplog):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        assert FeatureStore(tmp_path).get({}, (100, 100), counting_fill([])) is None
+        assert FeatureStore(tmp_path).get({}, *wide([])) is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert "not kept" in caplog.text
-    assert not list(tmp_path.glob("*.f32")) + list(tmp_path.glob("*.tmp"))
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]

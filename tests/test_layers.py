@@ -12,11 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top down: a module imports from its own layer and from those below. The longest name counts.
 LAYERS = {
     "command line": "__main__ cli",
-    "what a command does": "runner progress report",
-    "choosing and doing runs": "planning tuning worker",
-    "training": "training together probe inputs optimizers",
-    "parts": "strategies models data tracking analysis features execution",
-    "plain types": "jobs errors registry paths spec study environment data.dataset metrics",
+    "what a command does": "runner gathering publishing serving progress report",
+    "choosing and doing runs": "planning tuning worker predictions",
+    "training": "training movement together probe inputs optimizers targets",
+    "parts": "strategies models data tracking analysis features execution checkpoints",
+    "plain types": "jobs interrupts errors registry paths standing spec study environment "
+    "data.dataset metrics palette",
 }
 PLACE = {f"bench.{name}": layer for layer, names in LAYERS.items() for name in names.split()}
 PLACE["bench"] = "plain types"

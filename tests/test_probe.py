@@ -12,6 +12,7 @@ from bench.planning import plan
 from bench.probe import solve
 from bench.strategies import STRATEGIES
 from bench.study import load
+from bench.targets import Classes
 from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
 
 PENALTIES = (0.01, 100.0, 1.0)
@@ -72,10 +73,10 @@ def test_it_is_named_that_the_head_does_not_fit():
 def test_two_classes_are_one_problem(random_weights, dataset, tmp_path):  # noqa: F811
     task = task_for(STRATEGIES["linear_probe"], random_weights("timm/resnet10t"), dataset)
     labels = task.labels.clone().remainder(2)
-    binary = dataclasses.replace(task, labels=labels, weight_decay=1.0, model=task.model)
+    binary = dataclasses.replace(task, targets=Classes(labels), weight_decay=1.0, model=task.model)
     with torch.no_grad():
-        head = torch.nn.Linear(task.model.width, 2)
+        head = torch.nn.Linear(task.model.widths[0], 2)
     binary.model.head = head
     result = solve([binary])[0]
-    assert result.best["head.weight"].shape == (2, task.model.width)
+    assert result.best["head.weight"].shape == (2, task.model.widths[0])
     assert np.isfinite(result.curve[0]["val/loss"])

@@ -13,10 +13,11 @@ from bench.data.dataset import (
 )
 from bench.data.duplicates import NearDuplicate, near_duplicates
 from bench.data.loading import find_source, load
-from bench.data.source import SOURCES, Raw, Source
+from bench.data.source import MASK_SOURCES, SOURCES, Raw, Source
 from bench.data.splitting import split
 
 __all__ = [
+    "MASK_SOURCES",
     "PART_NAMES",
     "SOURCES",
     "TEST",

@@ -73,6 +73,26 @@ def augment(
     return _normalise(_jitter(pixels, target.augmentation, state), mean, std)
 
 
+def augment_masks(masks: Tensor, indices: np.ndarray, views: np.ndarray, target: Target) -> Tensor:
+    """Return the masks of the views that `augment` gives: the same map, the nearest pixel.
+
+    Args:
+        masks: uint8, shape (B, S, S); 255 where there is no label.
+        indices: as for `augment`.
+        views: as for `augment`.
+        target: as for `augment`.
+
+    Returns:
+        int64, shape (B, image_size, image_size).
+    """
+    state = hashed(target.split_seed, views, indices)
+    maps = torch.from_numpy(_affine_maps(target.augmentation, state)).to(masks.device)
+    raised = (masks + 1).float()[:, None]  # 255 wraps to 0, which is also what lies beyond the border
+    grid = _sampling_grid(maps, target.image_size)
+    raised = functional.grid_sample(raised, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return (raised[:, 0].long() - 1).remainder(256)
+
+
 def evaluation_view(images: Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return the one view that images are evaluated by.
 

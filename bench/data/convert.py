@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.data.decode import to_square
+from bench.data.dataset import NO_LABEL
+from bench.data.decode import to_square, to_square_with_mask
 from bench.data.source import Raw, UnreadableError
 from bench.errors import InputError
 from bench.spec import canonical_json
@@ -26,17 +27,23 @@ class _OtherSizeError(Exception):
     """An image has not the size that all before it had."""
 
 
-def convert(raw: Raw, side: int, file: Path) -> dict[str, Any]:
+Decoded = tuple[np.ndarray, int | np.ndarray]  # an image, and its label or its mask
+
+
+def convert(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
     """Decode all images into a file of (N, S, S, 3) uint8 and return the rest of the data set, in JSON types.
 
-    S is `side`, or the images' own size if all are squares of one size not above `side`. Images that can't be
-    read are left out and named under `rejected`.
+    S is `side`, or the images' own size if all are squares of one size not above `side`. Images with masks
+    are always brought to `side`, whole, and the masks written to a file of their own, (N, S, S) uint8. Images
+    that can't be read are left out and named under `rejected`.
 
     Raises:
         InputError: if fewer than two classes, or no image of some class, are left.
-        OSError: if the file can't be written.
+        OSError: if a file can't be written.
     """
     with _strict_about_bombs():
+        if raw.masks:
+            return _convert_with_masks(raw, side, file, mask_file)
         native = _native_side(raw, side)
         try:
             return _convert(raw, native or side, file, exact=native is not None)
@@ -44,13 +51,55 @@ def convert(raw: Raw, side: int, file: Path) -> dict[str, Any]:
             return _convert(raw, side, file, exact=False)
 
 
-def pixel_digest(images: np.ndarray, meta: dict[str, Any]) -> str:
-    """Return the SHA-256 over pixels, labels, classes and parts."""
+def pixel_digest(images: np.ndarray, masks: np.ndarray | None, meta: dict[str, Any]) -> str:
+    """Return the SHA-256 over pixels, masks, labels, classes and parts."""
     hasher = sha256()
-    for image in images:
+    for index, image in enumerate(images):
         hasher.update(image)
+        if masks is not None:
+            hasher.update(masks[index])
     hasher.update(_labelling(meta))
     return hasher.hexdigest()
+
+
+def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
+    kept: list[int] = []
+    rejected = [[r.name, r.reason] for r in raw.rejected]
+    hasher, highest = sha256(), -1
+    with file.open("wb") as images, mask_file.open("wb") as masks:
+        for index, result in enumerate(_in_order(lambda i: _read_masked(raw, i, side), len(raw.names))):
+            if isinstance(result, str):
+                rejected.append([raw.names[index], result])
+                continue
+            pixels, mask = result
+            assert isinstance(mask, np.ndarray)
+            for out, values in ((images, pixels), (masks, mask)):
+                out.write(values.data)
+                hasher.update(values.data)
+            highest = max(highest, int(mask.max(where=mask != NO_LABEL, initial=0)))
+            kept.append(index)
+    classes = raw.classes or tuple(str(value) for value in range(highest + 1))
+    if not kept or len(classes) < _FEWEST_CLASSES:
+        _check(raw, classes, kept, rejected)  # names what is wrong
+    meta = _facts(raw, kept, classes, [0] * len(kept), rejected) | {"shape": [len(kept), side, side, 3]}
+    hasher.update(_labelling(meta))
+    return meta | {"digest": hasher.hexdigest(), "masks": True}
+
+
+def _read_masked(raw: Raw, index: int, side: int) -> Decoded | str:
+    """Return pixels and mask, or the reason why there are none."""
+
+    def read() -> Decoded:
+        image, mask = raw.read(index)
+        assert not isinstance(mask, int), "this source has masks"
+        with image:
+            pixels, labels = to_square_with_mask(image, mask, side)
+        found = int(labels.max(where=labels != NO_LABEL, initial=0))
+        if raw.classes and found >= len(raw.classes):
+            raise UnreadableError(f"its mask holds {found}; there are {len(raw.classes)} classes, from 0")
+        return pixels, labels
+
+    return _or_reason(read)
 
 
 def _labelling(meta: dict[str, Any]) -> bytes:
@@ -70,6 +119,7 @@ def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
                 rejected.append([raw.names[index], result])
                 continue
             pixels, label = result
+            assert isinstance(label, int)
             out.write(pixels.data)
             hasher.update(pixels.data)
             kept.append(index)
@@ -85,6 +135,12 @@ def _describe(raw: Raw, kept: list[int], labels: list[int], rejected: list[list[
     if not raw.classes:
         labels = [found.index(label) for label in labels]
     _check(raw, classes, labels, rejected)
+    return _facts(raw, kept, classes, labels, rejected)
+
+
+def _facts(
+    raw: Raw, kept: list[int], classes: tuple[str, ...], labels: list[int], rejected: list[list[str]]
+) -> dict[str, Any]:
     return {
         "classes": list(classes),
         "labels": labels,
@@ -123,12 +179,21 @@ def _native_side(raw: Raw, side: int) -> int | None:
     return None
 
 
-def _read_one(raw: Raw, index: int, side: int, *, exact: bool) -> tuple[np.ndarray, int] | str:
+def _read_one(raw: Raw, index: int, side: int, *, exact: bool) -> Decoded | str:
     """Return pixels and label, or the reason why there are none."""
-    try:
+
+    def read() -> Decoded:
         image, label = raw.read(index)
+        assert isinstance(label, int), "this source has labels"
         with image:
             return _to_stored(image, side, exact=exact), label
+
+    return _or_reason(read)
+
+
+def _or_reason(read: Callable[[], Decoded]) -> Decoded | str:
+    try:
+        return read()
     except _OtherSizeError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -145,11 +210,9 @@ def _to_stored(image: Image.Image, side: int, *, exact: bool) -> np.ndarray:
     return to_square(image, side)
 
 
-def _in_order(
-    work: Callable[[int], tuple[np.ndarray, int] | str], count: int
-) -> Iterator[tuple[np.ndarray, int] | str]:
+def _in_order(work: Callable[[int], Decoded | str], count: int) -> Iterator[Decoded | str]:
     """Yield work(0) ... work(count - 1), computed in threads (Pillow decodes without holding the GIL)."""
-    waiting: deque[Future[tuple[np.ndarray, int] | str]] = deque()
+    waiting: deque[Future[Decoded | str]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for index in range(count):

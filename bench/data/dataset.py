@@ -8,6 +8,7 @@ import numpy as np
 from bench.spec import digest
 
 UNASSIGNED, TRAIN, VAL, TEST = -1, 0, 1, 2
+NO_LABEL = 255  # in a mask: the pixel counts nowhere
 PART_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 
 
@@ -27,13 +28,15 @@ class Dataset:
         name: as the study names it.
         classes: class names; a label is an index into them.
         images: uint8, shape (N, S, S, 3), RGB, read-only, memory-mapped.
-        labels: int64, shape (N,).
+        labels: int64, shape (N,); all zero where there are masks.
         parts: int8, shape (N,): the part that the data set itself assigns (TRAIN, VAL, TEST), or UNASSIGNED.
         names: N names that a person can find the image by (a path below the folder).
         digest: SHA-256 over pixels, labels, classes and parts.
         rejected: the images that could not be read.
         licence: of the data, as their source states it.
         origin: where they come from: a folder, a package with its version, a URL.
+        masks: uint8, shape (N, S, S), read-only, memory-mapped: the class of each pixel, or NO_LABEL; only in
+            data for segmentation.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Dataset:
     rejected: tuple[Rejected, ...] = ()
     licence: str = "not stated"
     origin: str = ""
+    masks: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

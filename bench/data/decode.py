@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bench.data.dataset import NO_LABEL
 from bench.data.source import UnreadableError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 _SEVERAL_PICTURES_FINE = {"MPO"}  # a phone's JPEG with a depth map or preview behind the picture
 _TALLEST_16_BIT = 65535
+_GREY = (128, 128, 128)  # around an image that is no square
 
 
 def open_image(file: Path | bytes) -> Image.Image:
@@ -51,6 +53,27 @@ def to_square(image: Image.Image, side: int) -> np.ndarray:
     box = (left, top, left + shorter, top + shorter)
     square = plain.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     return np.asarray(square.convert("RGB"))
+
+
+def to_square_with_mask(image: Image.Image, mask: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and mask, the longer side resized to `side`, centred on a square: nothing is cropped.
+
+    Image: uint8, shape (side, side, 3), antialiased bicubic, on grey. Mask: uint8, shape (side, side), by the
+    nearest pixel, NO_LABEL around it. What has the size already keeps its pixels.
+
+    Raises:
+        UnreadableError: if the mask has another size than the image.
+    """
+    plain = _to_plain(ImageOps.exif_transpose(image)).convert("RGB")
+    if mask.size != plain.size:
+        raise UnreadableError("its mask is {}x{}, the image {}x{}".format(*mask.size, *plain.size))
+    scale = side / max(plain.size)
+    width, height = (max(1, round(length * scale)) for length in plain.size)
+    corner = (side - width) // 2, (side - height) // 2
+    square, labels = Image.new("RGB", (side, side), _GREY), Image.new("L", (side, side), NO_LABEL)
+    square.paste(plain.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0), corner)
+    labels.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
+    return np.asarray(square), np.asarray(labels)
 
 
 def _to_plain(image: Image.Image) -> Image.Image:

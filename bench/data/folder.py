@@ -113,21 +113,21 @@ class _Listing:
     def _folders(self, parent: str | Path) -> dict[str, Entry]:
         """Return the sub-folders by name; images that lie between them belong to no class."""
         folders = {}
-        for entry in _entries(parent):
+        for entry in entries(parent):
             if entry.is_dir(follow_symlinks=False):
                 folders[entry.name] = entry
             elif entry.is_dir():
                 self._reject(entry, _FOLDER_LINK)
-            elif _suffix(entry) in SUFFIXES:
+            elif suffix(entry) in SUFFIXES:
                 self._reject(entry, "lies in no class folder")
         return folders
 
     def _add_class(self, class_name: str, folder: str, part: int) -> None:
         self.classes.add(class_name)
-        for entry in _entries(folder):
+        for entry in entries(folder):
             if entry.is_dir(follow_symlinks=False):
                 self._add_class(class_name, entry.path, part)
-            elif reason := self._reason_to_reject(entry):
+            elif reason := reason_to_reject(entry, self.root):
                 self._reject(entry, reason)
             else:
                 status = entry.stat()
@@ -135,37 +135,47 @@ class _Listing:
                     _File(self._name(entry), class_name, part, status.st_size, status.st_mtime_ns)
                 )
 
-    def _reason_to_reject(self, entry: Entry) -> str:
-        """Return why a file is not used, or nothing.
-
-        A GIF holds 256 colours and often an animation or a notice ("image not found") in place of a
-        photograph, so only the listed kinds of picture files are taken.
-        """
-        if entry.is_dir():
-            return _FOLDER_LINK
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(self.root):
-            return "a link that leads out of the folder is not followed"
-        if not entry.is_file():
-            return "not a regular file"
-        if "\\udc" in ascii(entry.path):  # how Python keeps bytes that are not UTF-8
-            return "its name is not UTF-8"
-        if (suffix := _suffix(entry)) not in SUFFIXES:
-            return f"{suffix or 'no suffix'} is not among {' '.join(sorted(SUFFIXES))}"
-        return ""
-
     def _reject(self, entry: Entry, reason: str) -> None:
         self.rejected.append(Rejected(self._name(entry), reason))
 
     def _name(self, entry: Entry) -> str:
-        name = entry.path[len(self._prefix) :]  # pathlib would take a second for 60,000 files
-        return name if name.isascii() else name.encode(errors="backslashreplace").decode()
+        return _shown(entry.path[len(self._prefix) :])
 
 
-def _entries(folder: str | Path) -> list[Entry]:
+def entries(folder: str | Path) -> list[Entry]:
     """Return what lies in a folder, sorted by name, without hidden entries."""
     with os.scandir(folder) as found:
         return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def _suffix(entry: Entry) -> str:
+def suffix(entry: Entry) -> str:
+    """Return a file's suffix in small letters."""
     return os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - for speed, as above
+
+
+def shown_name(entry: Entry, root: Path) -> str:
+    """Return a file's path below the root."""
+    return _shown(os.path.relpath(entry.path, root))
+
+
+def _shown(name: str) -> str:
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
+
+
+def reason_to_reject(entry: Entry, root: Path) -> str:
+    """Return why a file is not used, or nothing.
+
+    A GIF holds 256 colours and often an animation or a notice ("image not found") in place of a photograph,
+    so only the listed kinds of picture files are taken.
+    """
+    if entry.is_dir():
+        return _FOLDER_LINK
+    if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+        return "a link that leads out of the folder is not followed"
+    if not entry.is_file():
+        return "not a regular file"
+    if "\\udc" in ascii(entry.path):  # how Python keeps bytes that are not UTF-8
+        return "its name is not UTF-8"
+    if (found := suffix(entry)) not in SUFFIXES:
+        return f"{found or 'no suffix'} is not among {' '.join(sorted(SUFFIXES))}"
+    return ""

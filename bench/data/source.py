@@ -24,19 +24,22 @@ class Raw:
         classes: class names; empty where only the labels are known (then the labels become the names).
         names: a name for each image that a person can find it by.
         parts: TRAIN, VAL, TEST or UNASSIGNED for each image.
-        read: returns image i, opened but best not yet decoded, and its label; called from several threads.
+        read: returns image i, opened but best not yet decoded, and its label, or its mask of the same size
+            (one 8-bit channel, NO_LABEL where there is none); called from several threads.
         licence: of the data, as their source states it.
         origin: a folder, a package with its version, a URL.
         rejected: files that are known to be unusable before any is opened.
+        masks: whether images have masks.
     """
 
     classes: tuple[str, ...]
     names: Sequence[str]
     parts: Sequence[int]
-    read: Callable[[int], tuple["Image.Image", int]]
+    read: Callable[[int], tuple["Image.Image", "int | Image.Image"]]
     licence: str
     origin: str
     rejected: tuple[Rejected, ...] = ()
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Source:
 
 
 SOURCES: Registry[Source] = Registry("data set")
+MASK_SOURCES: Registry[Source] = Registry("data set with masks")
 
 _PART_NAMES = {
     "train": TRAIN,

@@ -1,8 +1,8 @@
 """The store of decoded images: each set is decoded once, checked, and memory-mapped from then on.
 
 An entry `images/<key>/` is two files: `images.u8`, the pixels of all images one after the other, and
-`meta.json`, all else with a checksum. It is written to a temporary folder and renamed; a lock makes the
-second process wait for the first.
+`meta.json`, all else with a checksum; with masks, `masks.u8` is a third. It is written to a temporary folder
+and renamed; a lock makes the second process wait for the first.
 """
 
 import json
@@ -24,7 +24,7 @@ from bench.errors import InputError
 from bench.spec import canonical_json, digest
 
 RECIPE = 1  # raise it when the same files would be decoded to other pixels
-_PIXELS, _META = "images.u8", "meta.json"
+_PIXELS, _MASKS, _META = "images.u8", "masks.u8", "meta.json"
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _open(entry: Path, name: str) -> Dataset | None:
     """
     try:
         meta = _read_meta(entry)
-        return _dataset(name, _map_pixels(entry / _PIXELS, meta), meta)
+        return _dataset(name, *_map_pixels(entry, meta), meta)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -86,19 +86,33 @@ def _read_meta(entry: Path) -> dict[str, Any]:
     return dict(stored["meta"])
 
 
-def _map_pixels(file: Path, meta: dict[str, Any]) -> np.ndarray:
-    status = file.stat()
-    if status.st_size != int(np.prod(meta["shape"])):
-        raise ValueError(f"{_PIXELS} has the wrong length")
-    images = np.memmap(file, dtype=np.uint8, mode="r", shape=tuple(meta["shape"]))
-    if status.st_mtime_ns != meta["written_ns"]:
-        if pixel_digest(images, meta) != meta["digest"]:
+def _map_pixels(entry: Path, meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return images and masks."""
+    files = [(entry / _PIXELS, tuple(meta["shape"]))]
+    if meta.get("masks"):
+        files.append((entry / _MASKS, tuple(meta["shape"][:3])))
+    touched = False
+    for file, shape in files:
+        status = file.stat()
+        if status.st_size != int(np.prod(shape)):
+            raise ValueError(f"{file.name} has the wrong length")
+        touched |= status.st_mtime_ns != meta["written_ns"]
+    images, *masks = (np.memmap(file, dtype=np.uint8, mode="r", shape=shape) for file, shape in files)
+    if touched:
+        if pixel_digest(images, masks[0] if masks else None, meta) != meta["digest"]:
             raise ValueError(f"{_PIXELS} does not match its checksum")
-        os.utime(file, ns=(meta["written_ns"], meta["written_ns"]))
-    return images
+        _stamp(entry, meta)
+    return images, masks[0] if masks else None
 
 
-def _dataset(name: str, images: np.ndarray, meta: dict[str, Any]) -> Dataset:
+def _stamp(entry: Path, meta: dict[str, Any]) -> None:
+    """Give the files of pixels the time that says that nobody has touched them."""
+    for name in (_PIXELS, _MASKS):
+        if (entry / name).exists():
+            os.utime(entry / name, ns=(meta["written_ns"], meta["written_ns"]))
+
+
+def _dataset(name: str, images: np.ndarray, masks: np.ndarray | None, meta: dict[str, Any]) -> Dataset:
     return Dataset(
         name=name,
         classes=tuple(meta["classes"]),
@@ -110,6 +124,7 @@ def _dataset(name: str, images: np.ndarray, meta: dict[str, Any]) -> Dataset:
         rejected=tuple(Rejected(*pair) for pair in meta["rejected"]),
         licence=meta["licence"],
         origin=meta["origin"],
+        masks=masks,
     )
 
 
@@ -123,8 +138,9 @@ def _write(entry: Path, raw: Raw, side: int) -> None:
     log.info("decoding %d images of %s", len(raw.names), raw.origin)
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     try:
-        meta = convert(raw, side, temporary / _PIXELS)
+        meta = convert(raw, side, temporary / _PIXELS, temporary / _MASKS)
         meta["written_ns"] = (temporary / _PIXELS).stat().st_mtime_ns
+        _stamp(temporary, meta)
         text = canonical_json({"meta": meta, "checksum": digest(meta)})
         (temporary / _META).write_text(text, encoding="utf-8")
         temporary.rename(entry)

@@ -1,7 +1,7 @@
-"""torchvision's classification data sets, downloaded when a study asks for them."""
+"""torchvision's data sets for classification and segmentation, downloaded when a study asks for them."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from bench import paths
-from bench.data.source import SOURCES, Raw, Source, assign_parts
+from bench.data.masks import read_mask
+from bench.data.source import MASK_SOURCES, SOURCES, Raw, Source, assign_parts
 from bench.errors import InputError, nearest
 from bench.paths import locked
 
@@ -34,6 +35,36 @@ class _Set:
     summary: str
     more: Arguments = field(default_factory=dict)
 
+
+_VOC_CLASSES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+)
+
+
+@dataclass(frozen=True)
+class _MaskSet(_Set):
+    """How a class gives its masks: their classes, and the values 0 to 255 of a mask to these classes."""
+
+    classes: tuple[str, ...] = ()
+    values: Mapping[int, int] = field(default_factory=dict)  # others stay
+
+
+_MASK_SETS = {
+    "OxfordIIITPet": _MaskSet(
+        {"train": {"split": "trainval"}, "test": {"split": "test"}},
+        "7,349 photographs of cats and dogs; the animal, what is around it, and its outline",
+        {"target_types": "segmentation"},
+        ("animal", "background", "outline"),
+        {1: 0, 2: 1, 3: 2},
+    ),
+    "VOCSegmentation": _MaskSet(
+        {"train": {"image_set": "train"}, "val": {"image_set": "val"}},
+        "2,913 photographs of Pascal VOC 2012, 20 kinds of objects and the background",
+        {"year": "2012"},
+        tuple(_VOC_CLASSES.split()),
+    ),
+}
 
 _SETS = {
     "CIFAR10": _Set(_TRAIN_FLAG, "60,000 photographs of 32x32 pixels, 10 classes"),
@@ -105,24 +136,46 @@ def explain_unknown(name: str, where: str) -> NoReturn:
     raise InputError(f"unknown data set '{name}'", where, nearest(name, known))
 
 
+def _read_masks(class_name: str) -> Raw:
+    entry = _MASK_SETS[class_name]
+    table = list(range(256))
+    for value, label in entry.values.items():
+        table[value] = label
+
+    def with_mask(image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
+        return image, read_mask(mask, None).point(table)
+
+    return _raw(class_name, entry, lambda item: with_mask(*item), entry.classes)
+
+
 def _read(class_name: str) -> Raw:
+    return _raw(class_name, _SETS[class_name], lambda item: (item[0], int(item[1])), None)
+
+
+def _raw(
+    class_name: str,
+    entry: _Set,
+    read_item: Callable[[Any], tuple[Image.Image, int | Image.Image]],
+    classes: tuple[str, ...] | None,
+) -> Raw:
+    """Return the data set of all parts; `classes` are those of masks."""
     name = f"torchvision/{class_name}"
-    datasets = _open_parts(class_name)
+    datasets = _open_parts(class_name, entry)
     assigned = assign_parts(list(datasets), name)
     entries = [(part, index) for part, dataset in datasets.items() for index in range(len(dataset))]
 
-    def read(position: int) -> tuple[Image.Image, int]:
+    def read(position: int) -> tuple[Image.Image, int | Image.Image]:
         part, index = entries[position]
-        image, label = datasets[part][index]
-        return image, int(label)
+        return read_item(datasets[part][index])
 
     return Raw(
-        _class_names(next(iter(datasets.values()))),
+        classes or _class_names(next(iter(datasets.values()))),
         [f"{part}/{index:06d}" for part, index in entries],
         [assigned[part] for part, _ in entries],
         read,
         _LICENCE,
         _origin(class_name),
+        masks=classes is not None,
     )
 
 
@@ -130,7 +183,7 @@ def _origin(class_name: str) -> str:
     return f"torchvision/{class_name}, torchvision {version('torchvision')}"
 
 
-def _open_parts(class_name: str) -> dict[str, Any]:
+def _open_parts(class_name: str, entry: _Set) -> dict[str, Any]:
     """Return the data set's parts; download them first where they are missing.
 
     Several of torchvision's classes take any folder they find for a complete download. So the download goes
@@ -144,11 +197,11 @@ def _open_parts(class_name: str) -> dict[str, Any]:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir()
                 try:
-                    _construct(class_name, temporary, download=True)
+                    _construct(class_name, entry, temporary, download=True)
                     temporary.rename(root)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
-        return _construct(class_name, root, download=False)
+        return _construct(class_name, entry, root, download=False)
     except ImportError as error:
         raise InputError(
             f"reading it needs the package {error.name}",
@@ -163,10 +216,10 @@ def _open_parts(class_name: str) -> dict[str, Any]:
         ) from error
 
 
-def _construct(class_name: str, root: Path, *, download: bool) -> dict[str, Any]:
+def _construct(class_name: str, entry: _Set, root: Path, *, download: bool) -> dict[str, Any]:
     import torchvision.datasets
 
-    kind, entry = getattr(torchvision.datasets, class_name), _SETS[class_name]
+    kind = getattr(torchvision.datasets, class_name)
     taken = {name for base in kind.__mro__ for name in signature(base.__init__).parameters}
     common = {"root": root, **({"download": download} if "download" in taken else {}), **entry.more}
     return {part: kind(**common, **arguments) for part, arguments in entry.parts.items()}
@@ -195,5 +248,15 @@ for _name, _entry in _SETS.items():
             _LICENCE,
             partial(_origin, _name),
             partial(_read, _name),
+        )
+    )
+for _name, _entry in _MASK_SETS.items():
+    MASK_SOURCES.add(
+        Source(
+            f"torchvision/{_name}",
+            _entry.summary,
+            _LICENCE,
+            partial(_origin, f"{_name} masks"),
+            partial(_read_masks, _name),
         )
     )

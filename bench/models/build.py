@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.models.heads import HEADS
+from bench.models.convolutional import fcn_backbone
+from bench.models.heads import HEADS, Takes
 from bench.models.initialise import he_initialise
-from bench.models.libraries import Statistics, split_name
-from bench.models.prefix import Prefix, Suffix, is_resumable
-from bench.models.stages import Stage, cut, positions
+from bench.models.libraries import Library, Statistics, split_name
+from bench.models.prefix import Pack, Prefix, Suffix, Unpack, Values, handed_on, is_resumable
+from bench.models.stages import Stage, cut, drop_behind, map_exits, positions
 from bench.models.weights import PACKAGED, load_file, locate
 from bench.study import Head, Source
 
@@ -22,11 +23,11 @@ Start = Literal["he", "pretrained"]
 
 
 class TransferModel(nn.Module):
-    """A backbone cut into stages, and a head: images (B, 3, H, W) to logits (B, classes).
+    """A backbone cut into stages, and a head: images (B, 3, S, S) to logits (B, classes, ...).
 
     Args:
-        exit_at: the module whose output the head takes; None for the backbone's pooled features.
-        width: how many features (channels) the head takes.
+        exits: the modules whose outputs the head takes; none for the backbone's pooled features.
+        widths: how many features, or channels of each exit, the head takes.
     """
 
     def __init__(
@@ -34,20 +35,20 @@ class TransferModel(nn.Module):
         backbone: nn.Module,
         stages: tuple[Stage, ...],
         head: nn.Module,
-        exit_at: str | None,
-        width: int,
+        exits: tuple[str, ...],
+        widths: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.stages = stages
         self.head = head
-        self.exit_at = exit_at
-        self.width = width
+        self.exits = exits
+        self.widths = widths
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return what the head takes: (B, F) or a feature map."""
-        run = Prefix(self.backbone, self.exit_at) if self.exit_at else self.backbone
-        result: Tensor = run(images)
+    def features(self, images: Tensor) -> Values:
+        """Return what the head takes: (B, F), a feature map, or several."""
+        run = Prefix(self.backbone, *self.exits) if self.exits else self.backbone
+        result: Values = run(images)
         return result
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,20 +56,30 @@ class TransferModel(nn.Module):
         logits: Tensor = self.head(self.features(images))
         return logits
 
+    def handed_on(self, stages: int) -> tuple[str, ...]:
+        """Return the modules whose outputs `prefix(stages)` gives; none for the pooled features."""
+        return self.exits if stages == len(self.stages) else handed_on(self.stages[:stages], self.exits)
+
     def prefix(self, stages: int) -> nn.Module:
-        """Return the module from images to the output of the first `stages` stages."""
-        if stages == len(self.stages):
-            return _Features(self)
-        return Prefix(self.backbone, self.stages[stages - 1].modules[-1])
+        """Return the module from images to what the first `stages` stages hand on, as one tensor."""
+        handed = self.handed_on(stages)
+        run = Prefix(self.backbone, *handed) if handed else _Features(self)
+        return nn.Sequential(run, Pack()) if len(handed) > 1 else run
 
     def suffix(self, stages: int, example: Tensor) -> nn.Module | None:
         """Return the module from the prefix's output to logits; None if the model can't be resumed there."""
-        if stages == len(self.stages):
-            return self.head
-        leading = self.stages[:stages]
-        if not is_resumable(self.backbone, leading, example, self.exit_at):
-            return None
-        return nn.Sequential(Suffix(self.backbone, leading, example, self.exit_at), self.head)
+        leading, handed = self.stages[:stages], self.handed_on(stages)
+        behind = [self.head]
+        if stages < len(self.stages):
+            if not is_resumable(self.backbone, leading, example, self.exits):
+                return None
+            behind.insert(0, Suffix(self.backbone, leading, example, self.exits))
+        if len(handed) > 1:
+            with torch.no_grad():
+                behind.insert(
+                    0, Unpack([value.shape[1:] for value in Prefix(self.backbone, *handed)(example)])
+                )
+        return nn.Sequential(*behind) if len(behind) > 1 else self.head
 
     def set_training(self, multipliers: Sequence[float]) -> None:
         """Put trained stages into training mode, frozen ones into eval mode: their running means stay."""
@@ -86,7 +97,7 @@ class _Features(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Values:
         return self.model.features(images)
 
 
@@ -101,34 +112,32 @@ def build(
         InputError: for an unknown model, weights that don't fit or can't be downloaded, or an image side or
             head that the model can't take.
     """
-    backbone, stages, features, last_map = _template(source, image_size, pretrained=start == "pretrained")
     kind = HEADS[head.kind]
-    if not kind.pooled and last_map is None:
-        what = f"{source.model} has no feature map that the head '{head.kind}' could pool"
-        raise InputError(what, "head.kind", "use linear")
-    exit_at, features = (None, features) if kind.pooled or last_map is None else last_map
+    backbone, stages, exits, widths = _template(
+        source, image_size, kind.takes, pretrained=start == "pretrained"
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        new_head = kind.build(features, classes, head)
+        new_head = kind.build(widths, classes, head, image_size)
         if start == "he":
-            backbone = _fresh(source, image_size)
+            backbone = _fresh(source, image_size, kind.takes)
             he_initialise(backbone)
         else:
             backbone = copy.deepcopy(backbone)
-    model = TransferModel(backbone, stages, new_head, exit_at, features)
+    model = TransferModel(backbone, stages, new_head, exits, widths)
     return model.to(memory_format=torch.channels_last).eval()
 
 
-def with_head(model: TransferModel, head: Head, classes: int, seed: int) -> TransferModel:
+def with_head(model: TransferModel, head: Head, classes: int, image_size: int, seed: int) -> TransferModel:
     """Return a model with the same backbone, not a copy of it, and a head of its own, drawn as in `build`.
 
     For runs that never train the backbone.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own = HEADS[head.kind].build(model.width, classes, head)
-    own = own.to(next(model.parameters()).device)
-    return TransferModel(model.backbone, model.stages, own, model.exit_at, model.width).eval()
+        own = HEADS[head.kind].build(model.widths, classes, head, image_size)
+    own = own.to(next(model.parameters()).device).to(memory_format=torch.channels_last)
+    return TransferModel(model.backbone, model.stages, own, model.exits, model.widths).eval()
 
 
 def statistics(source: Source) -> Statistics:
@@ -144,23 +153,48 @@ def statistics(source: Source) -> Statistics:
 
 @functools.lru_cache(maxsize=4)
 def _template(
-    source: Source, image_size: int, pretrained: bool
-) -> tuple[nn.Module, tuple[Stage, ...], int, tuple[str, int] | None]:
-    """Return backbone, stages, number of pooled features, and the last feature map."""
+    source: Source, image_size: int, takes: Takes, pretrained: bool
+) -> tuple[nn.Module, tuple[Stage, ...], tuple[str, ...], tuple[int, ...]]:
+    """Return backbone, stages, and the exits with the widths of what the head takes there."""
     try:
-        backbone = _pretrained(source, image_size) if pretrained else _fresh(source, image_size)
-        with torch.no_grad():
-            features = backbone.eval()(torch.zeros(2, 3, image_size, image_size))
+        make = _pretrained if pretrained else _fresh
+        backbone = make(source, image_size, takes).eval()
         example = _tracing_example(backbone, image_size)
-        stages = cut(backbone, example)
+        exits, widths = _exits(source, backbone, image_size, takes, example)
+        return backbone, cut(backbone, example), exits, widths
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
             f"{source.model} can't take images of {image_size} pixels ({reason})", "target.image_size"
         ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise InputError(f"{source.model} gives no pooled features", "source.model", "choose another model")
-    return backbone, stages, features.shape[1], _last_map(backbone, stages, example)
+
+
+@torch.no_grad()
+def _exits(
+    source: Source, backbone: nn.Module, image_size: int, takes: Takes, example: Tensor
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the exits that a head reads, and their numbers of channels; none and that of pooled features."""
+    if takes in {"pooled", "map"}:
+        features = backbone(torch.zeros(2, 3, image_size, image_size))
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            raise InputError(
+                f"{source.model} gives no pooled features", "source.model", "choose another model"
+            )
+        if takes == "pooled":
+            return (), (features.shape[1],)
+        last_map = _last_map(backbone, cut(backbone, example), example)
+        if last_map is None:
+            what = f"{source.model} has no feature map that a head could pool"
+            raise InputError(what, "head.kind", "use linear")
+        return (last_map[0],), (last_map[1],)
+    exits = map_exits(backbone, example)
+    maps = Prefix(backbone, *exits)(example)
+    if isinstance(maps, Tensor) or any(value.ndim != 4 for value in maps):
+        what = f"{source.model} has no feature maps of several resolutions"
+        raise InputError(what, "source.model", "choose a convolutional network")
+    if takes == "convolutional":
+        exits, maps = exits[-1:], maps[-1:]
+    return exits, tuple(value[0].numel() // positions(value) for value in maps)
 
 
 def _tracing_example(backbone: nn.Module, image_size: int) -> Tensor:
@@ -185,14 +219,12 @@ def _last_map(backbone: nn.Module, stages: tuple[Stage, ...], example: Tensor) -
     return None
 
 
-def _fresh(source: Source, image_size: int) -> nn.Module:
+def _fresh(source: Source, image_size: int, takes: Takes) -> nn.Module:
     library, name = split_name(source.model)
-    model = library.create(name, image_size, False)
-    library.strip(model)
-    return model
+    return _without_classifier(library, library.create(name, image_size, False), image_size, takes)
 
 
-def _pretrained(source: Source, image_size: int) -> nn.Module:
+def _pretrained(source: Source, image_size: int, takes: Takes) -> nn.Module:
     library, name = split_name(source.model)
     origin = locate(source)
     if origin.path is None:
@@ -200,7 +232,17 @@ def _pretrained(source: Source, image_size: int) -> nn.Module:
     else:
         model = library.create(name, image_size, False)
         load_file(model, origin.path, in_order=source.weights == "packaged")
+    return _without_classifier(library, model, image_size, takes)
+
+
+def _without_classifier(library: Library, model: nn.Module, image_size: int, takes: Takes) -> nn.Module:
+    """Return what of a model stands before the head, in place."""
+    if takes == "convolutional":
+        return fcn_backbone(model)
     library.strip(model)
+    if takes == "maps":
+        example = _tracing_example(model, image_size)
+        drop_behind(model, map_exits(model, example)[-1], example)
     return model
 
 

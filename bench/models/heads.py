@@ -2,22 +2,32 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from bench.models.dense import FCN32s, UNet
 from bench.registry import Registry
 from bench.study import Head
+
+# Pooled features; the last map; a map of each resolution; or the last map of the fully convolutional network.
+Takes = Literal["pooled", "map", "maps", "convolutional"]
 
 
 @dataclass(frozen=True)
 class HeadKind:
-    """A head: built from (features, classes, settings); `pooled` says whether it takes pooled features."""
+    """A head.
+
+    Args:
+        takes: what of the backbone.
+        build: from (number of features, or of channels of each map; classes; settings; pixels of a side).
+    """
 
     name: str
     summary: str
-    pooled: bool
-    build: Callable[[int, int, Head], nn.Module]
+    takes: Takes
+    build: Callable[[tuple[int, ...], int, Head, int], nn.Module]
 
 
 HEADS: Registry[HeadKind] = Registry("head")
@@ -37,15 +47,16 @@ class ConcatPool(nn.Module):
         return torch.cat([flat.mean(2), flat.amax(2)], 1)
 
 
-def _linear(features: int, classes: int, settings: Head) -> nn.Module:
-    linear = nn.Linear(features, classes)
+def _linear(widths: tuple[int, ...], classes: int, settings: Head, _side: int) -> nn.Module:
+    linear = nn.Linear(widths[0], classes)
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.Dropout(settings.dropout), linear) if settings.dropout else linear
 
 
-def _concat_pool(features: int, classes: int, settings: Head) -> nn.Module:
+def _concat_pool(widths: tuple[int, ...], classes: int, settings: Head, _side: int) -> nn.Module:
     """Build the head of Howard and Gugger 2020 (fastai): half the dropout before the hidden layer."""
+    features = widths[0]
     hidden = nn.Linear(2 * features, settings.hidden, bias=False)
     last = nn.Linear(settings.hidden, classes)
     nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
@@ -63,12 +74,21 @@ def _concat_pool(features: int, classes: int, settings: Head) -> nn.Module:
     )
 
 
-HEADS.add(HeadKind("linear", "one linear layer on the pooled features", pooled=True, build=_linear))
+HEADS.add(HeadKind("linear", "one linear layer on the pooled features", "pooled", _linear))
 HEADS.add(
     HeadKind(
         "concat_pool",
         "average + max pooling, BatchNorm, dropout, hidden layer, BatchNorm, dropout, linear",
-        pooled=False,
-        build=_concat_pool,
+        "map",
+        _concat_pool,
+    )
+)
+HEADS.add(HeadKind("unet", "the decoder of U-Net, with skip connections; a class per pixel", "maps", UNet))
+HEADS.add(
+    HeadKind(
+        "fcn32s",
+        "FCN-32s: scores of a convolutionised VGG, upsampled 32 times; a class per pixel",
+        "convolutional",
+        lambda widths, classes, settings, side: FCN32s(widths[0], classes, settings, side),
     )
 )

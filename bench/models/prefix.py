@@ -1,6 +1,7 @@
 """Run a backbone up to the end of its frozen prefix, or from there on, without rewriting its `forward`.
 
-Up to: the forward pass is left as soon as the prefix's last module has put out its value.
+Up to: the forward pass is left as soon as all modules that are asked for have put out their values: the
+prefix's last one, and those of the prefix that a decoder reads again (skip connections).
 From there on: the prefix's modules are replaced; the last one hands out the stored value, the others NaN of
 the right shape, so that whatever the model does between its modules is cheap, and shows if it matters.
 Whether that gives what the whole model gives is measured on a batch, never assumed (`is_resumable`): a
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from bench.models.stages import Stage
 
+Values = Tensor | tuple[Tensor, ...]  # of one module, or of several in the order asked for
+
 
 class _Left(Exception):  # noqa: N818 - control flow, not an error
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
+    pass
 
 
 class _Stub(nn.Module):
@@ -38,31 +40,49 @@ class _Stub(nn.Module):
 
 
 class Prefix(nn.Module):
-    """A backbone up to a module, from images (B, 3, H, W) to what that module puts out."""
+    """A backbone up to its last exit, from images (B, 3, H, W) to what the exits (modules) put out."""
 
-    def __init__(self, backbone: nn.Module, last: str) -> None:
+    def __init__(self, backbone: nn.Module, *exits: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.last = last
+        self.exits = exits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return what the last module puts out for the images."""
+    def forward(self, images: Tensor) -> Values:
+        """Return what the exits put out for the images: one tensor, or a tuple of them."""
+        found: dict[str, Tensor] = {}
 
-        def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            raise _Left(output)
+        def note(name: str) -> Any:
+            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+                found.setdefault(name, output)
+                if len(found) == len(self.exits):
+                    raise _Left
 
-        handle = self.backbone.get_submodule(self.last).register_forward_hook(leave)
+            return self.backbone.get_submodule(name).register_forward_hook(hook)
+
+        handles = [note(name) for name in self.exits]
         try:
             self.backbone(images)
-        except _Left as left:
-            return left.value
+        except _Left:
+            values = tuple(found[name] for name in self.exits)
+            return values if len(values) > 1 else values[0]
         finally:
-            handle.remove()
-        raise RuntimeError(f"the forward pass never reached {self.last}")
+            for handle in handles:
+                handle.remove()
+        missing = [name for name in self.exits if name not in found]
+        raise RuntimeError(f"the forward pass never reached {', '.join(missing)}")
+
+
+def handed_on(stages: Sequence[Stage], exits: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules whose outputs are all that is needed to go on behind these stages.
+
+    They are the last module, and every exit among the stages.
+    """
+    names = [name for stage in stages for name in stage.modules]
+    return (*(name for name in exits if name in names[:-1]), names[-1])
 
 
 class Suffix(nn.Module):
-    """What stands behind the prefix, from its output to the backbone's features.
+    """What stands behind the prefix, from what that hands on to the backbone's features.
 
     The modules behind the prefix are the backbone's own, so training this trains the backbone.
 
@@ -70,11 +90,11 @@ class Suffix(nn.Module):
         backbone: the whole model.
         stages: the stages of the prefix.
         example: a batch of images, to record the shapes within the prefix.
-        exit_at: the module whose output is wanted; None for the backbone's own output.
+        exits: the modules whose outputs are wanted; none for the backbone's own output.
     """
 
     def __init__(
-        self, backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exit_at: str | None = None
+        self, backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exits: Sequence[str] = ()
     ) -> None:
         super().__init__()
         names = [name for stage in stages for name in stage.modules]
@@ -84,20 +104,54 @@ class Suffix(nn.Module):
         for name in names:
             parent, _, leaf = name.rpartition(".")
             self.resumed.get_submodule(parent)._modules[leaf] = _Stub(shapes[name])  # noqa: SLF001
-        self.run = Prefix(self.resumed, exit_at) if exit_at else self.resumed
+        self.exits = exits
+        self.handed = handed_on(stages, exits)
+        self.later = [name for name in exits if name not in self.handed]
+        self.run = Prefix(self.resumed, *self.later) if self.later else self.resumed
         # in a list, so that it is not registered a second time
         self._entry: list[Any] = [self.resumed.get_submodule(names[-1])]
 
-    def forward(self, value: Tensor) -> Tensor:
-        """Return the backbone's features, given what the prefix put out."""
+    def forward(self, value: Values) -> Values:
+        """Return the backbone's features, given what the prefix handed on."""
+        given = (value,) if isinstance(value, Tensor) else value
         stub = self._entry[0]
-        images = torch.zeros((), device=value.device).expand(value.shape[0], *self.image_shape)
-        stub.value = value
+        images = torch.zeros((), device=given[-1].device).expand(given[-1].shape[0], *self.image_shape)
+        stub.value = given[-1]
         try:
-            result: Tensor = self.run(images)
-            return result
+            result: Values = self.run(images)
         finally:
             stub.value = None
+        if len(self.exits) <= 1:
+            return result
+        later = (result,) if isinstance(result, Tensor) else result
+        values = dict(zip((*self.handed, *self.later), (*given, *later), strict=True))
+        return tuple(values[name] for name in self.exits)
+
+
+class Pack(nn.Module):
+    """Several tensors of a batch as one: (B, ...) each to (B, 1, N), so that they can be stored."""
+
+    def forward(self, values: Sequence[Tensor]) -> Tensor:
+        """Return them flat and joined."""
+        return torch.cat([value.flatten(1) for value in values], 1)[:, None]
+
+
+class Unpack(nn.Module):
+    """The inverse of `Pack`.
+
+    Args:
+        shapes: of each tensor, without the batch.
+    """
+
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+    def forward(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors, maps with their channels last in memory."""
+        parts = torch.split(packed[:, 0], [shape.numel() for shape in self.shapes], 1)
+        values = [torch.unflatten(part, 1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return tuple(v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for v in values)
 
 
 def _output_shapes(backbone: nn.Module, names: Sequence[str], example: Tensor) -> dict[str, torch.Size]:
@@ -141,19 +195,25 @@ def _shallow_copy(backbone: nn.Module, replaced: Sequence[str]) -> nn.Module:
 
 @torch.no_grad()
 def is_resumable(
-    backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exit_at: str | None = None
+    backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exits: Sequence[str] = ()
 ) -> bool:
     """Return whether prefix then suffix gives what the whole backbone gives, in eval mode."""
     training = backbone.training
     backbone.eval()
     try:
-        value = Prefix(backbone, stages[-1].modules[-1])(example)
-        if not isinstance(value, Tensor) or value.shape[0] != example.shape[0]:
+        values = _tuple(Prefix(backbone, *handed_on(stages, exits))(example))
+        if any(not isinstance(v, Tensor) or v.shape[0] != example.shape[0] for v in values):
             return False
-        resumed = Suffix(backbone, stages, example, exit_at)(value.clone())
-        whole = Prefix(backbone, exit_at)(example) if exit_at else backbone(example)
-        return torch.allclose(resumed, whole, rtol=1e-4, atol=1e-5)
+        kept = tuple(value.clone() for value in values)
+        resumed = _tuple(Suffix(backbone, stages, example, exits)(kept))
+        whole = _tuple(Prefix(backbone, *exits)(example) if exits else backbone(example))
+        pairs = zip(resumed, whole, strict=True)
+        return all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in pairs)
     except Exception:  # noqa: BLE001 - any failure means: run through the prefix instead
         return False
     finally:
         backbone.train(training)
+
+
+def _tuple(values: Values) -> tuple[Tensor, ...]:
+    return (values,) if isinstance(values, Tensor) else values

@@ -3,6 +3,7 @@
 A stage is a run of consecutive modules whose outputs have the same resolution (He et al. 2016, table 1); the
 leading modules before the first block are the stem. Networks of one resolution throughout (ViT, mixers)
 are cut into a stem and four parts with equally many blocks. Nothing here depends on a model's name.
+A dense head reads the backbone's maps at its exits: the last module of each resolution.
 """
 
 from collections.abc import Iterator
@@ -51,6 +52,29 @@ def cut(backbone: nn.Module, example: Tensor) -> tuple[Stage, ...]:
         Stage(name, group, tensors)
         for name, group, tensors in zip(names, modules, _assign(backbone, modules), strict=True)
     )
+
+
+def map_exits(backbone: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """Return the modules that put out the map of each resolution, finest first.
+
+    The last block of a resolution, or its last layer if it has no blocks (VGG, a stem): what `features_only`
+    in timm gives, and in VGG the layers before each pooling.
+    """
+    units = [
+        unit
+        for unit in _trace(backbone, example)
+        if unit.positions > 1 and not isinstance(backbone.get_submodule(unit.name), nn.Identity)
+    ]
+    groups = [group for group in _by_resolution(units) if any(unit.weights for unit in group)]
+    return tuple(([unit for unit in group if not unit.leaf] or group)[-1].name for group in groups)
+
+
+def drop_behind(backbone: nn.Module, last: str, example: Tensor) -> None:
+    """Replace all that is run behind a module by identity, in place: no decoder reads it."""
+    names = [unit.name for unit in _trace(backbone, example)]
+    for name in names[names.index(last) + 1 :]:
+        parent, _, leaf = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), leaf, nn.Identity())
 
 
 def _trace(backbone: nn.Module, example: Tensor) -> list[_Unit]:
@@ -109,9 +133,13 @@ def positions(output: Tensor) -> int:
     """Return how many positions a feature map has: (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C)."""
     shape = output.shape
     if output.ndim == 4:
-        channels_last = shape[1] == shape[2] and shape[2] != shape[3]
-        return shape[1] * shape[2] if channels_last else shape[2] * shape[3]
+        return shape[1] * shape[2] if has_channels_last(output) else shape[2] * shape[3]
     return shape[1] if output.ndim == 3 else 1
+
+
+def has_channels_last(output: Tensor) -> bool:
+    """Say whether a map is (B, H, W, C) rather than (B, C, H, W), as far as its shape tells."""
+    return output.shape[1] == output.shape[2] != output.shape[3]
 
 
 def _group(units: list[_Unit]) -> list[list[_Unit]]:
