@@ -19,6 +19,14 @@ class InputError(Exception):
         super().__init__(" ".join((f"{line}; {remedy}" if remedy else line).split()))
 
 
+class NotStoredError(InputError):
+    """What was asked for is not in the run store: no mistake where all that there is was asked for."""
+
+
+class StoreAwayError(InputError):
+    """The run store can't be reached now; it may be back later."""
+
+
 def nearest(name: str, valid: Iterable[str], most: int = 12) -> str:
     """Return a remedy for an unknown name: the closest valid one, or the list of what is valid."""
     names = sorted(valid)

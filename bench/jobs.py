@@ -6,6 +6,7 @@ On a CPU several small runs side by side get more out of the cores than one run 
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import interrupts
 from bench.environment import usable_cpus
 from bench.errors import InputError
 
@@ -24,7 +26,8 @@ MOST_DEATHS = 3  # of processes, over the same job
 BYTES_OF_A_PROCESS = 1.5e9  # torch, mlflow, a small model and its optimizer
 BYTES_OF_A_PIXEL = 3200  # of a training batch: a ViT-B or a ConvNeXt-B, what the backward pass needs of it
 PRELOADED = ["bench.worker", "bench.tuning", "mlflow.store.tracking.sqlalchemy_store", "timm"]
-STOP_SECONDS = 10.0
+STOP_SECONDS = 10.0  # for a process to end by itself
+SAVE_SECONDS = 60.0  # to finish a step, save it, and end
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ def choose_count(wish: int | None, device: str, jobs: int, pixels: int) -> int:
 
 
 def in_turn(jobs: Sequence[Job], do: Callable[[Job], Any], done: Done) -> None:
-    """Do all jobs in this process, one after the other; what becomes possible comes before the rest."""
+    """Do all jobs in this process, one after the other; what becomes possible comes before the rest.
+
+    One that gives None is being done elsewhere: it is asked for again after the rest.
+    """
     left = list(jobs)
     while left:
         job = left.pop(0)
-        left = [*done(job, do(job)), *left]
+        outcome = do(job)
+        left = [*left, job] if outcome is None else [*done(job, outcome), *left]
 
 
 def side_by_side(
@@ -79,6 +86,8 @@ def side_by_side(
     note: Messages,
 ) -> None:
     """Do all jobs in `count` processes. One that dies is replaced and its job taken up again.
+
+    A job that gives None is being done elsewhere: it is asked for again after the rest.
 
     Args:
         jobs: to begin with, the longest first; what becomes possible later comes after them.
@@ -114,7 +123,8 @@ def side_by_side(
                     left.insert(0, job)
                     continue
                 if kind == "done":
-                    left += done(busy.pop(ready), value)
+                    job = busy.pop(ready)
+                    left += [job] if value is None else done(job, value)
                 elif kind == "error":
                     raise InputError(*value)
                 else:
@@ -158,6 +168,18 @@ class _Crew:
         self.members[here] = process
         return here
 
+    def join(self, seconds: float) -> None:
+        """Wait until all processes have ended, but no longer."""
+        until = time.monotonic() + seconds
+        for process in self.members.values():
+            process.join(max(0.0, until - time.monotonic()))
+
+    def kill(self) -> None:
+        """End what is left."""
+        for process in self.members.values():
+            process.kill()
+            process.join()
+
     def bury(self, connection: Connection) -> str:
         """Forget a process that died; return how it ended."""
         process = self.members.pop(connection)
@@ -173,14 +195,19 @@ def _crew(serve: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[_C
     crew = _Crew(serve, arguments)
     try:
         yield crew
+    except KeyboardInterrupt:
+        for process in crew.members.values():
+            process.terminate()  # it finishes its step and saves it
+        try:
+            crew.join(SAVE_SECONDS)
+        finally:
+            crew.kill()
+        raise
     finally:
         for connection in crew.members:
             connection.close()  # what waits for a job, or tells something, ends by itself
-        for process in crew.members.values():
-            process.join(STOP_SECONDS)
-            if process.is_alive():
-                process.terminate()
-                process.join()
+        crew.join(STOP_SECONDS)
+        crew.kill()
 
 
 def _member(
@@ -192,8 +219,14 @@ def _member(
     """Be a process of the crew: the environment is that of the parent now, not of the fork server's start."""
     os.environ.clear()
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to stop
+    signal.signal(signal.SIGTERM, interrupts.stop)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         try:
             serve(Channel(connection), *arguments)
         except InputError as error:
             connection.send(("error", (error.what, error.where, error.remedy)))
+        except OSError as error:  # a disk that is full: no other process would do better
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise
+            connection.send(("error", (error.strerror or str(error), str(error.filename or ""), "")))

@@ -45,7 +45,7 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
                 f"{name} needs a linear head without dropout", "head", "leave out one of the two"
             )
     origin = locate(study.source)
-    dataset = data.load(study.target, folder)
+    dataset = data.load(study.target, folder, study.task)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
     splits = {seed: data.split(dataset, study.target, seed) for seed in seeds}
     # What is not set is left out, so that a new optional setting changes no key.
@@ -59,6 +59,8 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
         "training": study.training.model_dump(mode="json", exclude_none=True),
         "metric": study.metric,
     }
+    if study.task != "classification":
+        settings["task"] = study.task
     arms = tuple(
         Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})
         for name in study.strategies

@@ -195,6 +195,10 @@ class Relay(Progress):
         """Pass on how a run ended."""
         self._note("end_run", (strategy, doing, outcome))
 
+    def skip_runs(self, strategy: str, count: int, doing: str) -> None:
+        """Pass on that runs were found done."""
+        self._note("skip_runs", (strategy, count, doing))
+
     def say(self, line: str) -> None:
         """Pass on a line."""
         self._note("say", (line,))

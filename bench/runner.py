@@ -1,38 +1,36 @@
-"""Run a plan: tune each arm, do the final runs, and gather what came of them."""
+"""Run a plan: tune each arm, and do the final runs."""
 
-import shlex
-import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench import data, paths
-from bench.data.dataset import Dataset, Split
+from bench import gathering, paths
+from bench.data.dataset import Dataset
 from bench.environment import usable_cpus
 from bench.errors import InputError
+from bench.gathering import EXPERIMENT, flat, sizes
 from bench.jobs import Channel, Job, choose_count, in_turn, side_by_side
 from bench.planning import TUNING_SEED, Plan, plan
+from bench.predictions import write_predictions
 from bench.progress import Progress, Relay
-from bench.spec import PROTOCOL, Arm, Purpose, RunResult, RunSpec, Status, Value
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, digest
 from bench.strategies import STRATEGIES
 from bench.study import Study
-from bench.tracking import address
+from bench.tracking.frames import FoundStudy
 from bench.tracking.live import LiveRun
-from bench.tracking.store import RunStore, system_metrics
+from bench.tracking.patient import PatientStore
+from bench.tracking.store import NOTE, system_metrics
 from bench.tuning import Asked, Tuner
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bench.analysis import Evidence
     from bench.worker import Finished, KeepGoing, Worker
 
-EXPERIMENT = "bench/{study}"
+POLL_SECONDS = 0.5  # until another process is asked again whether it is done
 USUAL_STAGES = 6  # only to compare how much strategies train
 
 
@@ -46,6 +44,9 @@ class Options:
     fresh: bool = False  # forget what was done before
     jobs: int | None = None  # processes; None: as many as the device has room for
     threads: int | None = None  # of each process; None: all processors
+    budget: str = "default"  # the name of the preset, which `bench report` looks for
+    sizes: bool = False  # one of several numbers of training labels, which `bench report` passes over
+    began: float = field(default_factory=time.time)  # seconds since 1970: an earlier failure is tried again
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Run:
     doing: str
     judge: "KeepGoing"
     tags: Mapping[str, Any]
+    known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,19 @@ class Runner:
 
     def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
-        self.store = RunStore(options.tracking_uri, EXPERIMENT.format(study=plan.study.name))
+        self.store = PatientStore(options.tracking_uri, EXPERIMENT.format(study=plan.study.name))
         self._arms = {arm.strategy: arm for arm in plan.arms}
         self._open: dict[str, str] = {}  # strategy to the id of its arm's run
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
+        self._elsewhere = set[Job]()  # said to be done by another process
         self._worker: Worker | None = None
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """What all runs of the study are tagged with: its scenario, and how many labels they train on."""
+        scenario = self.study.scenario
+        tags = {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
+        return {**tags, "train_labels": len(self.plan.splits[1].train)}
 
     @property
     def worker(self) -> "Worker":
@@ -89,21 +99,29 @@ class Runner:
             )
         return self._worker
 
-    def run(self) -> "Evidence":
-        """Do all runs that are missing and return what is known of the study."""
-        with _alone(self.study.name):
+    def run(self) -> None:
+        """Do all runs that are missing."""
+        with _in_use(self.study.name, alone=self.options.fresh):
             for arm in self.plan.arms:
                 if self.options.fresh:
                     self._tuner(arm).forget()
                 runs = self.study.tuning.trials + self.study.seeds
                 self.progress.plan(arm.strategy, runs, self.study.training.epochs)
-            if jobs := [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]:
+            jobs = [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]
+            if jobs or not self._is_closed():
                 with self._study_run() as study_run:
                     self._share_out(jobs, study_run)
-        return self.evidence()
+            self.store.settle()
+
+    def _is_closed(self) -> bool:
+        """Say whether the study's run has ended, with all in it; one killed at the very end has not."""
+        found = gathering.find(self.store, self.plan.key)
+        return found is not None and found.ended is not None and gathering.is_recorded(found, self.plan)
 
     def _share_out(self, jobs: list[Job], study_run: str) -> None:
         """Do the jobs here, or in processes that each do some of them."""
+        if not jobs:
+            return
         options = self.options
         pixels = self.study.training.batch_size * self.study.target.image_size**2
         count = choose_count(options.jobs, options.device, max(len(jobs), self.study.seeds), pixels)
@@ -125,16 +143,32 @@ class Runner:
             for arm_run in self._open.values():
                 self.store.close(arm_run, status)
 
-    def do(self, job: Job, study_run: str) -> Outcome:
-        """Do a job; tuning gives what comes after it."""
+    def do(self, job: Job, study_run: str) -> Outcome | None:
+        """Do a job, or return None after a while if another process is at it."""
+        together = self.worker.trains_only_head(self._arms[job.strategy])
+        part = bool(job.seeds) if together else job.seeds  # seeds that train together are one piece of work
+        name = digest([self._arms[job.strategy].key, part])[:32]
+        with paths.claimed(paths.home() / "locks" / f"{name}.lock") as ours:
+            if ours:
+                return self._do_claimed(job, study_run, together)
+        if job not in self._elsewhere:
+            self.progress.say(f"{job}: is being done by another process")
+            self._elsewhere.add(job)
+        time.sleep(POLL_SECONDS)
+        return None
+
+    def _do_claimed(self, job: Job, study_run: str, together: bool) -> Outcome:
+        """Do what another process has not done meanwhile; tuning gives what comes after it."""
         arm, tuner = self._arms[job.strategy], self._tuner(self._arms[job.strategy])
         best = tuner.result().best
         if arm.strategy not in self._open:
             self._open[arm.strategy] = self._open_arm(arm, study_run, best)
         arm_run = self._open[arm.strategy]
-        together = self.worker.trains_only_head(arm)
         if job.seeds:
-            self._final(arm, arm_run, job.seeds, best)
+            seeds = self._not_ended(arm, job.seeds, best)
+            self.progress.skip_runs(arm.strategy, len(job.seeds) - len(seeds), f"{job}: found done")
+            if seeds:
+                self._final(arm, arm_run, seeds, best, self.plan.seeds if together else seeds)
             return Outcome(arm_run, [])
         best = tuner.run(lambda asked: self._trials(arm, arm_run, asked), together=together).best
         self._open_arm(arm, study_run, best)
@@ -178,11 +212,17 @@ class Runner:
     def _study_run(self) -> Iterator[str]:
         """Keep the study's run open in the store while its arms run."""
         study = self.study
-        tags = {**_scenario(study), "question": study.question}
-        run_id = self.store.open_study(study.name, self.plan.key, tags, _flat(study.model_dump(mode="json")))
+        tags = {**self._shared, "question": study.question}
+        labels = f", {tags['train_labels']} labels" if self.options.sizes else ""
+        settings = flat(study.model_dump(mode="json"))
+        with paths.locked(paths.home() / "locks" / f"{study.name}.opening.lock"):  # or each opens its own
+            run_id = self.store.open_study(study.name, self.plan.key, tags, settings, labels)
         self.store.fail_leftovers(run_id)
         dataset = self.plan.dataset
         self.store.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
+        found = gathering.find(self.store, self.plan.key)
+        if found is None or not gathering.is_recorded(found, self.plan):
+            gathering.record(self.store, run_id, self.plan, self.options.budget, sizes=self.options.sizes)
         status: Any = "FAILED"
         try:
             with system_metrics(self.store, run_id):
@@ -192,6 +232,7 @@ class Runner:
             status = "KILLED"
             raise
         finally:
+            self.store.fail_leftovers(run_id)  # of processes that have ended
             self.store.close(run_id, status)
 
     def _tuner(self, arm: Arm) -> Tuner:
@@ -211,13 +252,21 @@ class Runner:
     def _missing(self, arm: Arm, best: Mapping[str, Value] | None) -> list[int]:
         """Return the seeds whose final run is not done."""
         wanted = self._finals(arm, best)
-        found = self.store.find(wanted) if not self.options.fresh else {}
+        found = self.store.find(wanted, arm.key) if not self.options.fresh else {}
         return [seed for key, seed in wanted.items() if key not in found]
+
+    def _not_ended(self, arm: Arm, seeds: Sequence[int], best: Mapping[str, Value] | None) -> Sequence[int]:
+        """Return the seeds whose final run was neither done nor, since this study was begun, failed."""
+        if self.options.fresh:
+            return seeds
+        params = self._chosen(arm, best)
+        keys = {seed: RunSpec(arm, params, seed, Purpose.FINAL).key for seed in seeds}
+        return [seed for seed, key in keys.items() if not self.store.has_ended(key, self.options.began)]
 
     def _open_arm(self, arm: Arm, study_run: str, best: Mapping[str, Value] | None) -> str:
         model_plan = self.worker.plan_text(arm, self._chosen(arm, best))
         tags = {
-            **_scenario(self.study),
+            **self._shared,
             "data": self.plan.dataset.digest,
             "weights": self.plan.origin.identity,
         }
@@ -233,36 +282,69 @@ class Runner:
                 trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last
             )
 
+        specs = [RunSpec(arm, trial.params, TUNING_SEED, Purpose.TRIAL) for trial in asked]
+        stored = [
+            self.store.result(spec, trial.number) if trial.again else None
+            for spec, trial in zip(specs, asked, strict=True)
+        ]
         runs = [
             Run(
-                RunSpec(arm, trial.params, TUNING_SEED, Purpose.TRIAL),
+                spec,
                 f"trial {trial.number + 1}/{self.study.tuning.trials}",
                 judge(trial),
-                {"trial": trial.number},
+                {"trial": trial.number, "bench.tuning": gathering.tuning_identity(self.study)},
+                known=trial.told or found is not None,
             )
-            for trial in asked
+            for spec, trial, found in zip(specs, asked, stored, strict=True)
         ]
-        return (finished.result for finished in self._do(runs, arm_run))
+        done = self._do(runs, arm_run)
+        for trial, found in zip(asked, stored, strict=True):
+            if found:  # its process died before it told the tuner
+                all(trial.report(int(row["epoch"]) + 1, row[metric]) for row in found.curve)
+                yield found
+            elif not trial.told:
+                yield next(done).result
 
-    def _final(self, arm: Arm, arm_run: str, seeds: Sequence[int], best: Mapping[str, Value] | None) -> None:
+    def _final(
+        self,
+        arm: Arm,
+        arm_run: str,
+        seeds: Sequence[int],
+        best: Mapping[str, Value] | None,
+        group: Sequence[int],
+    ) -> None:
+        """Do the final runs of some seeds; `group` holds all that are trained together with them."""
         params = self._chosen(arm, best)
-        specs = [RunSpec(arm, params, seed, Purpose.FINAL) for seed in seeds]
-        runs = [Run(spec, f"seed {spec.seed}/{self.study.seeds}", lambda _row: True, {}) for spec in specs]
+        specs = [RunSpec(arm, params, seed, Purpose.FINAL) for seed in group]
+        runs = [
+            Run(
+                spec,
+                f"seed {spec.seed}/{self.study.seeds}",
+                lambda _row: True,
+                {},
+                known=spec.seed not in seeds,
+            )
+            for spec in specs
+        ]
         for _ in self._do(runs, arm_run):
             pass
 
     def _do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
-        """Do runs, together where they can be, show them and log them."""
+        """Do runs, together where they can be, show them and log them; those that are known only help."""
         lives: list[LiveRun] = []
         with _ended_whatever_happens(lives):
-            lives += [self._begin(run, arm_run) for run in runs]
-            goings = [self._watched(run, live) for run, live in zip(runs, lives, strict=True)]
+            goings: list[KeepGoing | None] = []
+            for run in runs:
+                if not run.known:
+                    lives.append(self._begin(run, arm_run))
+                goings.append(None if run.known else self._watched(run, lives[-1]))
             splits = [self.plan.splits[run.spec.seed] for run in runs]
             together = self.worker.run_together([run.spec for run in runs], splits, goings)
-            for run, finished in zip(runs, together, strict=True):
+            for run, finished in zip([run for run in runs if not run.known], together, strict=True):
                 with tempfile.TemporaryDirectory() as folder:
                     lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
                 del lives[0]
+                self.worker.forget(run.spec)
                 outcome = _outcome(finished.result, self.study.metric)
                 self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
                 yield finished
@@ -272,8 +354,9 @@ class Runner:
         spec, dataset = run.spec, self.plan.dataset
         self.progress.start_run(spec.arm.strategy, run.doing)
         parts = self.plan.splits[spec.seed]
-        params = {**_flat(self.study.training.model_dump(mode="json")), **_sizes(parts), "split": parts.hash}
-        tags = {**_scenario(self.study), **run.tags}
+        params = {**flat(self.study.training.model_dump(mode="json")), **sizes(parts), "split": parts.hash}
+        tags = {**self._shared, **run.tags}
+        tags[NOTE] = _note(run)
         live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
         if spec.purpose is Purpose.FINAL:
             self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
@@ -289,63 +372,29 @@ class Runner:
 
         return after_epoch
 
+    @property
+    def fingerprint(self) -> str:
+        """Of what a report on this study says: two reports with the same one are the same."""
+        keys: list[str] = []
+        for arm in self.plan.arms:
+            keys += self._finals(arm, self._tuner(arm).result().best)
+        return gathering.fingerprint(self.study, self.plan.key, list(self.store.find(keys).values()))
+
     def evidence(self) -> "Evidence":
         """Return what the store holds of this plan.
 
         Raises:
-            InputError: if a run is missing.
+            InputError: if it was never run.
         """
-        from bench.analysis import Evidence
+        return gathering.gather(self.store, self.found)
 
-        keys: list[str] = []
-        for arm in self.plan.arms:
-            tuned = self._tuner(arm).result()
-            if tuned.trials < self.study.tuning.trials:
-                have = f"{tuned.trials} of {self.study.tuning.trials} trials of {arm.strategy} are done"
-                raise InputError(
-                    f"the study is not finished: {have}", self.study.name, "run `bench run` first"
-                )
-            keys += self._finals(arm, tuned.best)
-        runs = self.store.runs_frame(keys)
-        if missing := len(set(keys) - set(runs["run_key"])):
-            what = f"{missing} of {len(keys)} final runs are not in the store"
-            raise InputError(f"the study is not finished: {what}", self.study.name, "run `bench run` first")
-        done = runs[runs["status"] == "done"]["mlflow_run_id"]
-        trials = self.store.trials_frame([arm.key for arm in self.plan.arms])
-        trials = trials[trials["trial"] < self.study.tuning.trials]
-        return Evidence(
-            study=self.study,
-            runs=runs,
-            trials=trials,
-            curves=self.store.curves_frame(done),
-            predictions=self.store.predictions_frame(done),
-            provenance=self._provenance(list(done), _seconds(runs) + _seconds(trials)),
-        )
-
-    def _provenance(self, done: list[str], seconds: float) -> dict[str, Any]:
-        """Say where the numbers come from; the environment is that of the first final run."""
-        environments = [self.store.environment(run_id) for run_id in done]
-        plan, split = self.plan, self.plan.splits[1]
-        duplicates = data.near_duplicates(plan.dataset, split)
-        return {
-            "command": shlex.join(["bench", "run", *sys.argv[2:]]),
-            "protocol": PROTOCOL,
-            "data": plan.dataset.name,
-            "data origin": plan.dataset.origin,
-            "data licence": plan.dataset.licence,
-            "data digest": plan.dataset.digest,
-            "classes": len(plan.dataset.classes),
-            "images": _sizes(split),
-            "split hash of seed 1": split.hash,
-            "images left out": [f"{r.name}: {r.reason}" for r in plan.dataset.rejected],
-            "near-duplicates across parts": [" = ".join(map(str, pair)) for pair in duplicates],
-            "source weights": plan.origin.text,
-            "source weights identity": plan.origin.identity,
-            "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
-            "environment": environments[0] if environments else {},
-            "tracking store": address.shown(self.store.uri).replace(f"{Path.cwd()}/", ""),
-            "seconds of all runs together": round(seconds),
-        }
+    @property
+    def found(self) -> FoundStudy:
+        """The study's run in the store."""
+        found = gathering.find(self.store, self.plan.key)
+        if found is None:
+            raise InputError("the study was never run", self.study.name, "run `bench run` first")
+        return found
 
 
 def serve(channel: Channel, study: Study, options: Options, study_run: str) -> None:
@@ -366,35 +415,31 @@ def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(study: str) -> Iterator[None]:
-    """Hold the study's lock, or say at once that another process holds it."""
+def _in_use(study: str, alone: bool) -> Iterator[None]:
+    """Say to other processes that this one runs the study; one that must be alone with it is refused."""
     try:
-        with paths.locked(paths.home() / "locks" / f"{study}.lock", wait=False):
+        with paths.locked(paths.home() / "locks" / f"{study}.lock", wait=False, shared=not alone):
             yield
     except BlockingIOError as error:
-        raise InputError(f"another process is running the study {study}", str(paths.home())) from error
+        what = f"another process is running the study {study}"
+        remedy = "without --fresh it would help it" if alone else "with --fresh, which must be alone"
+        raise InputError(what, str(paths.home()), remedy) from error
 
 
-def _scenario(study: Study) -> dict[str, str]:
-    scenario = study.scenario
-    return {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _seconds(frame: "pd.DataFrame") -> float:
-    """Return the seconds of training and evaluation in a frame of runs."""
-    return float(frame[["train_seconds", "eval_seconds"]].sum().sum())
-
-
-def _sizes(split: Split) -> dict[str, int]:
-    return {"train images": len(split.train), "val images": len(split.val), "test images": len(split.test)}
+def _note(run: Run) -> str:
+    """Return what MLflow shows as a run's description."""
+    arm = run.spec.arm
+    params = run.spec.params.items()
+    chosen = ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in params
+    )
+    if run.spec.purpose is Purpose.TRIAL:
+        return f"Tuning of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. It never sees test."
+    return (
+        f"Final run of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. Test is read once. "
+        "Its weights (frozen stages are the source's and left out) and predictions are among the artifacts; "
+        "`stage/...` says how far each stage moved from its pretrained weights."
+    )
 
 
 def _outcome(result: RunResult, metric: str) -> str:
@@ -408,22 +453,10 @@ def _outcome(result: RunResult, metric: str) -> str:
 
 def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:
     """Write a final run's weights and predictions to `folder`."""
-    if finished.logits is None or finished.test is None:
+    if finished.answers is None:
         return {}
     from safetensors.torch import save_file
 
-    weights, predictions = folder / "weights.safetensors", folder / "predictions.csv"
+    weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
-    shifted = np.exp(finished.logits - finished.logits.max(1, keepdims=True))
-    confidence = shifted.max(1) / shifted.sum(1)
-    import pandas as pd
-
-    pd.DataFrame(
-        {
-            "image": [dataset.names[i] for i in finished.test],
-            "target": [dataset.classes[i] for i in dataset.labels[finished.test]],
-            "prediction": [dataset.classes[i] for i in finished.logits.argmax(1)],
-            "probability": confidence.round(6),
-        }
-    ).to_csv(predictions, index=False)
-    return {weights.name: weights, predictions.name: predictions}
+    return {weights.name: weights, **write_predictions(finished, dataset, folder)}

@@ -2,22 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
+from bench.checkpoints import Checkpoint
 from bench.execution import Execution
 from bench.inputs import Inputs, batches
-from bench.metrics import score
+from bench.interrupts import held_back
 from bench.models.build import TransferModel
 from bench.optimizers import build_optimizer, build_schedule, clip_gradients, freeze
 from bench.spec import derive_seed
 from bench.strategies import TransferPlan
 from bench.study import Training
+from bench.targets import Classes, Targets
 
 Row = dict[str, float]
 
@@ -33,15 +37,18 @@ class Task:
     Args:
         model: the whole model, whose parameters are trained.
         forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
-        labels: int64, shape (N,), of the whole data set, on the device.
+        targets: what is to be got right.
         metric: the name of the metric that chooses the best epoch.
+        pieces: in how many each batch is computed, for a device without room for all of it. The gradient is
+            that of the whole batch, but BatchNorm takes its statistics from each piece (Goyal et al. 2017,
+            section 2.3).
     """
 
     model: TransferModel
     forward: nn.Module
     plan: TransferPlan
     inputs: Inputs
-    labels: Tensor
+    targets: Targets
     train: np.ndarray
     val: np.ndarray
     training: Training
@@ -50,6 +57,14 @@ class Task:
     seed: int
     execution: Execution
     metric: str = "accuracy"
+    pieces: int = 1
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes of all images, where each image has one."""
+        if not isinstance(self.targets, Classes):
+            raise ValueError("images with a class per pixel have no labels")  # noqa: TRY004 - a setting
+        return self.targets.labels
 
 
 @dataclass
@@ -69,54 +84,139 @@ class Trained:
         return self.curve[self.best_epoch]
 
 
-def train(task: Task, keep_going: Callable[[Row], bool] = lambda _row: True) -> Trained:
+def train(
+    task: Task,
+    keep_going: Callable[[Row], bool] = lambda _row: True,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
     """Train to the last epoch, or until `keep_going` says no, and restore the best epoch by val.
+
+    Args:
+        task: what to train.
+        keep_going: asked after each epoch; after a resumption again for those before it.
+        checkpoint: where training goes on if it was begun before, and is saved now and then.
 
     Raises:
         DivergedError: if a loss is not finite.
+        KeyboardInterrupt: after the step under way, if asked to stop.
     """
-    result = Trained()
     torch.manual_seed(derive_seed(task.seed, "dropout"))
+    saved = _load(task, checkpoint)
+    result = Trained(**saved["result"]) if saved else Trained()
+    result.stopped = not all(map(keep_going, result.curve))
+    last = 0
     for multipliers, epochs in phase_epochs(task.plan, task.training.epochs):
+        last += epochs
+        if len(result.curve) >= last or result.stopped:
+            continue
         freeze(task.model, multipliers)
         optimizer = build_optimizer(
             task.model, multipliers, task.learning_rate, task.weight_decay, task.training
         )
         steps = epochs * -(-len(task.train) // task.training.batch_size)
-        schedule = build_schedule(optimizer, task.training, steps)
-        for _ in range(epochs):
-            started = time.perf_counter()
-            task.model.set_training(multipliers)
-            order = epoch_order(task, len(result.curve))
-            losses = []
-            for batch in batches(order, task.training.batch_size):
-                inputs = task.inputs.train(batch, task.seed, len(result.curve))
-                with task.execution.autocast():
-                    logits = task.forward(inputs)
-                loss = _loss(logits, task.labels[batch], task.training.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                clip_gradients(optimizer.param_groups, task.training.gradient_clip)
-                rate = max(group["lr"] for group in optimizer.param_groups)
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.detach() * len(batch))
-            train_loss = torch.stack(losses).sum().item() / len(order)
-            trained = time.perf_counter()
-            result.train_seconds += trained - started
-            row = {"epoch": len(result.curve), "learning_rate": rate, "train/loss": train_loss}
+        loop = _Loop(task, optimizer, build_schedule(optimizer, task.training, steps), checkpoint)
+        if saved and saved["phase_end"] == last:
+            loop.restore(saved)
+        while len(result.curve) < last and not result.stopped:
+            row = loop.epoch(multipliers, result, last)
+            evaluated = time.perf_counter()
             row |= {f"val/{name}": value for name, value in evaluate(task, task.val).items()}
-            result.eval_seconds += time.perf_counter() - trained
+            result.eval_seconds += time.perf_counter() - evaluated
             note_epoch(task, result, row)
-            if not keep_going(row):
-                result.stopped = True
-                return result
-    task.model.load_state_dict(result.best, strict=False)
+            result.stopped = not keep_going(row)
+    if not result.stopped:
+        task.model.load_state_dict(result.best, strict=False)
     return result
 
 
-def _loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+@dataclass
+class _Loop:
+    """The steps of a phase, and all that decides the ones to come."""
+
+    task: Task
+    optimizer: Optimizer
+    schedule: LambdaLR
+    checkpoint: Checkpoint | None
+    losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, each times its images
+    rate: float = 0.0  # of the last step
+
+    def epoch(self, multipliers: Sequence[float], result: Trained, phase_end: int) -> Row:
+        """Train to the end of the epoch; return its row, without val."""
+        task, number = self.task, len(result.curve)
+        order = epoch_order(task, number)
+        task.model.set_training(multipliers)
+        started = time.perf_counter()
+        with held_back() as stopping:
+            for batch in list(batches(order, task.training.batch_size))[len(self.losses) :]:
+                self._step(batch, number)
+                if self.checkpoint and (stopping() or self.checkpoint.is_due):
+                    result.train_seconds += time.perf_counter() - started
+                    self.checkpoint.save(self._state(result, phase_end))
+                    started = time.perf_counter()
+                if stopping():
+                    break
+        train_loss = torch.stack(self.losses).sum().item() / len(order)
+        self.losses = []
+        result.train_seconds += time.perf_counter() - started
+        return {"epoch": number, "learning_rate": self.rate, "train/loss": train_loss}
+
+    def _step(self, batch: np.ndarray, epoch: int) -> None:
+        """Take a step, on all its images at once or piece by piece with accumulated gradients."""
+        task, optimizer = self.task, self.optimizer
+        optimizer.zero_grad()
+        losses = []
+        for piece in np.array_split(batch, max(1, min(task.pieces, len(batch) // 2))):
+            inputs = task.inputs.train(piece, task.seed, epoch)
+            with task.execution.autocast():
+                logits = task.forward(inputs)
+            loss = task.targets.loss(logits, piece, task.seed, epoch, task.training)
+            (loss * (len(piece) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach() * len(piece))
+        clip_gradients(optimizer.param_groups, task.training.gradient_clip)
+        self.rate = max(group["lr"] for group in optimizer.param_groups)
+        optimizer.step()
+        self.schedule.step()
+        self.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
+
+    def _state(self, result: Trained, phase_end: int) -> dict[str, Any]:
+        """Return all that decides the steps to come, as tensors and plain values."""
+        device = torch.device(self.task.execution.device)
+        return {
+            "made_for": made_for(self.task),
+            "pieces": self.task.pieces,
+            "phase_end": phase_end,
+            "result": {f.name: getattr(result, f.name) for f in fields(result)},
+            "model": trained_state(self.task.model, self.task.plan),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": torch.stack(self.losses),
+            "rate": self.rate,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on after the last step that was saved."""
+        device = torch.device(self.task.execution.device)
+        self.task.model.load_state_dict(saved["model"], strict=False)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.losses, self.rate = list(saved["losses"].to(device)), saved["rate"]
+        torch.set_rng_state(saved["random"])
+        if saved["random_cuda"] is not None:
+            torch.cuda.set_rng_state(saved["random_cuda"], device)
+
+
+def made_for(task: Task) -> list[Any]:
+    """Return what a checkpoint must have been made for to be gone on from."""
+    execution = task.execution
+    images = [len(task.train), len(task.val)]
+    return [str(torch.__version__), execution.device.partition(":")[0], execution.precision, *images]
+
+
+def _load(task: Task, checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+    saved = checkpoint.load() if checkpoint else None
+    return saved if saved and (saved["made_for"], saved["pieces"]) == (made_for(task), task.pieces) else None
 
 
 def cut_short(result: Trained | DivergedError, metric: str, keep_going: Callable[[Row], bool]) -> Trained:
@@ -181,17 +281,17 @@ def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[tuple[float, ...
 
 def evaluate(task: Task, indices: np.ndarray) -> dict[str, float]:
     """Return the scores on images `indices`, in eval mode."""
-    return score(predict(task, indices), task.labels[indices])
+    return task.targets.score(predict(task, indices), indices)
 
 
 @torch.inference_mode()
 def predict(task: Task, indices: np.ndarray) -> Tensor:
-    """Return the logits of images `indices`, shape (N, classes), float32, in eval mode."""
+    """Return the answers for images `indices`, in eval mode: of classes, the logits (N, classes), float32."""
     task.model.eval()
     task.forward.eval()
     return torch.cat(
         [
-            task.forward(task.inputs.evaluate(batch)).float()
+            task.targets.answer(task.forward(task.inputs.evaluate(batch)), batch)
             for batch in batches(indices, task.inputs.eval_batch)
         ]
     )

@@ -3,11 +3,12 @@
 The only file that imports optuna. Storage is a journal file: it survives the process, and many may open it.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -18,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.errors import InputError
+from bench.paths import drop_half_line, locked
 from bench.spec import Arm, RunResult, Status, Value, derive_seed, digest
 from bench.strategies import Range, Strategy
 from bench.study import Tuning
@@ -27,11 +29,18 @@ Report = Callable[[int, float], bool]  # (epoch, value) to whether the trial goe
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to run: its number from 0, its hyperparameters, and where its epochs are reported."""
+    """A trial to run: its number from 0, its hyperparameters, and where its epochs are reported.
+
+    Args:
+        told: it is done, and here only because the others of its group were trained together with it.
+        again: an earlier process began it, and may have stored what came of it.
+    """
 
     number: int
     params: Mapping[str, Value]
     report: Report
+    told: bool = False
+    again: bool = False
 
 
 Objective = Callable[[Sequence[Asked]], Iterable[RunResult]]
@@ -97,18 +106,25 @@ class Tuner:
         """Run the trials that are missing and return the result.
 
         Args:
-            objective: runs trials that were asked for together and gives their results, in order.
-            together: ask for several at a time, as many as begin at random; else for one.
+            objective: runs trials that were asked for together and gives their results, in order, but for
+                those that were told.
+            together: ask for groups, each of as many as begin at random; else for one at a time. Groups
+                begin at the same numbers always: what a killed process left of one is trained with all of it.
         """
         self._end_leftovers()
-        while (number := len(self._counted())) < self.tuning.trials:
-            waiting = len(self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
-            count = min(waiting or self._random, self.tuning.trials - number) if together else 1
-            trials = [self._ask(number + place) for place in range(count)]
-            asked = [
-                Asked(number + place, trial.params, _reporter(trial)) for place, trial in enumerate(trials)
+        while (number := len(counted := self._counted())) < self.tuning.trials:
+            group = self._random if together else 1
+            first = number // group * group
+            trials = [self._ask(n) for n in range(number, min(first + group, self.tuning.trials))]
+            told = [
+                Asked(n, trial.params, lambda _epoch, _value: True, told=True)
+                for n, trial in enumerate(counted[first:], first)
             ]
-            for trial, result in zip(trials, objective(asked), strict=True):
+            asked = [
+                Asked(n, trial.params, _reporter(trial), again="again" in trial.user_attrs)
+                for n, trial in enumerate(trials, number)
+            ]
+            for trial, result in zip(trials, objective([*told, *asked]), strict=True):
                 trial.set_user_attr("run_key", result.spec.key)
                 trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
                 value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
@@ -153,7 +169,7 @@ class Tuner:
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 if "number" in trial.user_attrs:
-                    self.study.enqueue_trial(trial.params)
+                    self.study.enqueue_trial(trial.params, user_attrs={"again": True})
 
 
 def _reporter(trial: optuna.Trial) -> Report:
@@ -178,10 +194,57 @@ def build_pruner(tuning: Tuning, epochs: int) -> BasePruner:
     """
     first = max(1, round(epochs / 4))
     if tuning.pruner == "successive_halving":
-        return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3, min_early_stopping_rate=0)
+        return _Halving(min_resource=first, reduction_factor=3, min_early_stopping_rate=0)
     if tuning.pruner == "median":
         return MedianPruner(n_startup_trials=1, n_warmup_steps=first)
     return NopPruner()
+
+
+class _Halving(SuccessiveHalvingPruner):
+    """Successive halving among the trials that count: what a killed process left had been counted too."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Say whether a trial is to end."""
+        return super().prune(cast("optuna.Study", _Competitors(study)), trial)
+
+
+class _Competitors:
+    """An Optuna study without the trials that a killed process left."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def get_trials(self, **options: Any) -> list[FrozenTrial]:
+        trials = self._study.get_trials(**options)
+        return [t for t in trials if "run_key" in t.user_attrs or not t.state.is_finished()]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+
+class _JournalLock:
+    """A lock that the system releases if its holder dies; Optuna's own would be waited for half a minute.
+
+    Whoever gets it removes the half line of a writer that died, or for which the disk had no room: all that
+    was written after it would be lost.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._held: contextlib.ExitStack | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self._journal.with_suffix(".lock")))
+            drop_half_line(self._journal)
+            self._held = stack.pop_all()
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        assert self._held
+        self._held.close()
 
 
 def _storage(path: Path | None) -> Any:
@@ -191,6 +254,6 @@ def _storage(path: Path | None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(JournalFileBackend(str(path)))
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=cast("Any", _JournalLock(path))))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"the tuning journal can't be read ({error})", str(path), "move it away") from error

@@ -1,5 +1,7 @@
 """Do one run: `RunSpec` to `RunResult`. The only place where a run happens."""
 
+import gc
+import logging
 import resource
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,21 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
 from bench.environment import describe
 from bench.errors import InputError
 from bench.execution import Execution, choose_device, choose_precision, use_threads
 from bench.features import FeatureStore
-from bench.inputs import Features, Images, Inputs
-from bench.metrics import score
+from bench.inputs import Features, Images, Inputs, batches
+from bench.metrics import scores_by_image
 from bench.models.build import TransferModel, build, statistics, with_head
 from bench.models.weights import Origin
+from bench.movement import IMAGES, Yardstick
+from bench.palette import overlay
 from bench.probe import solve
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, derive_seed, digest
 from bench.strategies import STRATEGIES, TransferPlan
 from bench.study import Study
+from bench.targets import Classes, Masks, Targets, confusion_of
 from bench.together import can_train_together, train_heads
 from bench.training import DivergedError, Row, Task, Trained, cut_short, predict, train
+
+log = logging.getLogger(__name__)
 
 KeepGoing = Callable[[Row], bool]
 FAULTS = (DivergedError, RuntimeError, ValueError)  # out of memory, and whatever else torch refuses
@@ -40,14 +48,17 @@ class Finished:
 
     Args:
         weights: the tensors that the plan let change; the others are the source's.
-        logits: of the test images, shape (N, classes), float32.
+        answers: for the test images: logits, float32, shape (N, classes); or for segmentation a row for
+            each image, as `Masks.answer` gives it.
         test: indices of the test images, shape (N,).
+        examples: for segmentation the best, median and worst test images: index and predicted mask.
     """
 
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    logits: np.ndarray | None = None
+    answers: np.ndarray | None = None
     test: np.ndarray | None = None
+    examples: Mapping[str, tuple[int, np.ndarray]] = field(default_factory=dict)
 
 
 class Worker:
@@ -67,9 +78,14 @@ class Worker:
         self._environment = describe(self.device)
         mean, std = statistics(study.source)
         self.images = Images(dataset, study.target, mean, std, self.device)
-        self.labels = torch.from_numpy(dataset.labels).to(self.device)
+        self.targets: Targets = (
+            Classes(torch.from_numpy(dataset.labels).to(self.device))
+            if dataset.masks is None
+            else Masks(dataset, study.target, self.device)
+        )
         self.features = FeatureStore()
         self._opened: dict[str, Features] = {}  # by what they are of and the split
+        self._yardstick: Yardstick | None = None
 
     @cached_property
     def execution(self) -> Execution:
@@ -81,20 +97,36 @@ class Worker:
         return Execution(self.device, precision)
 
     def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> Finished:
-        """Train and evaluate; read test, once, in a final run. A failure is a result, not an error."""
-        reset_peak_memory(self.device)
-        try:
-            task = self.prepare(spec, parts)
-            return self._finish(spec, parts, task, _train(spec, task, keep_going))
-        except FAULTS as error:
-            return self._failed(spec, error)
+        """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
+
+        Where the device has no room for a batch, it is computed in two pieces, or four, ...: the gradient is
+        that of the whole batch. A run that was begun before goes on from its checkpoint.
+        """
+        going, pieces = _ask_once(keep_going), 1
+        while True:
+            reset_peak_memory(self.device)
+            try:
+                task = replace(self.prepare(spec, parts), pieces=pieces)
+                return self._finish(spec, parts, task, _train(spec, task, going, Checkpoint(spec.key)))
+            except FAULTS as error:
+                if not is_out_of_memory(error) or 4 * pieces > self.study.training.batch_size:
+                    return self._failed(spec, error)
+            pieces *= 2
+            log.warning("%s: the device's memory is full; %s", spec.arm.strategy, _in_pieces(pieces))
+            release_memory(self.device)
+
+    def forget(self, spec: RunSpec) -> None:
+        """Remove a run's checkpoint: its result is stored."""
+        Checkpoint(spec.key).remove()
 
     def run_together(
-        self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing]
+        self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing | None]
     ) -> Iterator[Finished]:
         """Do several runs, as one computation where they train only heads; give the results in order.
 
         What `keep_going` says to a run's epochs is asked in turn, run by run, as if they were done in turn.
+        Where it is None the result is known already and not given: the run only takes part where the others'
+        last bits depend on it.
         """
         trained = None
         if len(specs) > 1:
@@ -103,9 +135,13 @@ class Worker:
                 tasks = [self.prepare(spec, split) for spec, split in zip(specs, parts, strict=True)]
                 trained = _train_together(specs[0], tasks)
         if trained is None:
-            yield from map(self.run, specs, parts, keep_going)
+            for spec, split, going in zip(specs, parts, keep_going, strict=True):
+                if going:
+                    yield self.run(spec, split, going)
             return
         for spec, split, task, result, going in zip(specs, parts, tasks, trained, keep_going, strict=True):
+            if not going:
+                continue
             try:
                 yield self._finish(spec, split, task, cut_short(result, task.metric, going))
             except FAULTS as error:
@@ -121,23 +157,39 @@ class Worker:
         if spec.purpose is Purpose.TRIAL or trained.stopped:
             status = Status.PRUNED if trained.stopped else Status.DONE
             return Finished(self._result(spec, status, task, trained, {}))
-        logits, scores = self._test(task, parts.test)
+        answers, scores, examples = self._test(task, parts.test)
         result = self._result(spec, Status.DONE, task, trained, scores)
-        return Finished(result, trained.best, logits.cpu().numpy(), parts.test)
+        result = replace(result, metrics={**result.metrics, **self._moved(task)})
+        return Finished(result, trained.best, answers.cpu().numpy(), parts.test, examples)
+
+    def _moved(self, task: Task) -> dict[str, float]:
+        """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""
+        if self._yardstick is None:  # one for all runs: every seed validates on the same images
+            count = min(IMAGES, len(task.val))
+            chosen = task.val[np.linspace(0, len(task.val) - 1, count).astype(int)]
+            size = self.images.eval_batch
+            self._yardstick = Yardstick(
+                self._frozen, lambda: map(self.images.evaluate, batches(chosen, size))
+            )
+        try:
+            return self._yardstick.measure(task.model, task.plan)
+        except FAULTS as error:
+            log.warning("how far the stages moved could not be measured: %s", error)
+            return {}
 
     def _failed(self, spec: RunSpec, error: Exception) -> Finished:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         return Finished(RunResult(spec, Status.FAILED, environment=self._environment, error=reason))
 
-    def _test(self, task: Task, test: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return logits and scores of the test images."""
+    def _test(self, task: Task, test: np.ndarray) -> "Tested":
+        """Return answers and scores of the test images, and examples of predicted masks."""
         if isinstance(task.inputs, Features) and not task.inputs.prepare_evaluation(test):
             task = replace(task, inputs=self.images, forward=task.model)  # the store can't hold them
-        logits = predict(task, test)
-        scores = {f"test/{name}": value for name, value in score(logits, self.labels[test]).items()}
+        answers = predict(task, test)
+        scores = {f"test/{name}": value for name, value in task.targets.score(answers, test).items()}
         if not np.isfinite(list(scores.values())).all():
             raise DivergedError("a score on test is not finite")
-        return logits, scores
+        return answers, scores, {} if self.dataset.masks is None else _examples(task, answers, test)
 
     def prepare(self, spec: RunSpec, parts: Split) -> Task:
         """Build the model, its plan, and what it is trained on."""
@@ -145,7 +197,10 @@ class Worker:
         plan = strategy.plan(len(self._stages), spec.params)
         seed = derive_seed(spec.seed, "head")
         if plan.start == "pretrained" and plan.frozen_prefix == plan.stages:
-            model = with_head(self._frozen, self.study.head, len(self.dataset.classes), seed)
+            study = self.study
+            model = with_head(
+                self._frozen, study.head, len(self.dataset.classes), study.target.image_size, seed
+            )
             execution = Execution(self.device, "fp32")  # stored features are
         else:
             execution = self.execution
@@ -156,7 +211,7 @@ class Worker:
             forward=forward,
             plan=plan,
             inputs=inputs,
-            labels=self.labels,
+            targets=self.targets,
             train=parts.train,
             val=parts.val,
             training=self.study.training,
@@ -217,7 +272,7 @@ class Worker:
             "until": model.stages[frozen - 1].modules[-1],
             "device": self.device.partition(":")[0],
             "torch": torch.__version__,
-            "exit": model.exit_at if frozen == plan.stages else None,
+            "handed on": model.handed_on(frozen),
         }
         key = digest([identity, parts.hash])
         features = self._opened.pop(key, None) or Features(
@@ -238,7 +293,9 @@ class Worker:
             **{n: v for n, v in trained.best_row.items() if n.partition("/")[0] in {"train", "val"}},
             **scores,
         }
-        stored = task.inputs.take_seconds() if isinstance(task.inputs, Features) else (0.0, 0.0)
+        stored, computing = (0.0, 0.0), 0.0
+        if isinstance(task.inputs, Features):
+            stored, computing = task.inputs.take_seconds(), task.inputs.computing_seconds
         return RunResult(
             spec,
             status,
@@ -247,17 +304,67 @@ class Worker:
             best_epoch=trained.best_epoch,
             train_seconds=trained.train_seconds + stored[0],
             eval_seconds=trained.eval_seconds + stored[1],
+            cached_seconds=trained.train_seconds + trained.eval_seconds,
+            feature_seconds=computing,
             trainable_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
             peak_memory_bytes=peak_memory(self.device),
-            environment={**self._environment, "precision": task.execution.precision},
+            environment={
+                **self._environment,
+                "precision": task.execution.precision,
+                **({"batch": _in_pieces(task.pieces)} if task.pieces > 1 else {}),
+            },
         )
 
 
-def _train(spec: RunSpec, task: Task, keep_going: KeepGoing) -> Trained:
-    """Train as the strategy says."""
+Tested = tuple[Tensor, dict[str, float], dict[str, tuple[int, np.ndarray]]]
+
+
+@torch.inference_mode()
+def _examples(task: Task, answers: Tensor, test: np.ndarray) -> dict[str, tuple[int, np.ndarray]]:
+    """Return the index and the predicted mask, uint8 (S, S), of the best, the median and the worst image."""
+    by_iou = scores_by_image(confusion_of(answers)).cpu().numpy()
+    shows_some = np.isfinite(by_iou)
+    order = test[shows_some][np.argsort(-by_iou[shows_some], kind="stable")]
+    chosen = {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
+    shown = np.array(list(chosen.values()))
+    predicted = task.forward(task.inputs.evaluate(shown)).argmax(1).to(torch.uint8).cpu().numpy()
+    return {name: (index, mask) for (name, index), mask in zip(chosen.items(), predicted, strict=True)}
+
+
+def _train(spec: RunSpec, task: Task, keep_going: KeepGoing, checkpoint: Checkpoint | None = None) -> Trained:
+    """Train as the strategy says; what is solved takes seconds and needs no checkpoint."""
     if STRATEGIES[spec.arm.strategy].solver == "lbfgs":
         return cut_short(solve([task])[0], task.metric, keep_going)
-    return train(task, keep_going)
+    return train(task, keep_going, checkpoint)
+
+
+def _ask_once(keep_going: KeepGoing) -> KeepGoing:
+    """Return the same, but no epoch is judged twice: a run that begins anew repeats some."""
+    judged = set[float]()
+
+    def ask(row: Row) -> bool:
+        if row["epoch"] in judged:
+            return True
+        judged.add(row["epoch"])
+        return keep_going(row)
+
+    return ask
+
+
+def _in_pieces(pieces: int) -> str:
+    return f"each batch in {pieces} pieces, with accumulated gradients"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is a device's, or the processor's, without room for an allocation."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def release_memory(device: str) -> None:
+    """Give back what a run that failed had allocated."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def _train_together(spec: RunSpec, tasks: Sequence[Task]) -> Sequence[Trained | DivergedError] | None:
@@ -294,4 +401,10 @@ def preview_grid(
     columns = [shown.evaluate(chosen)]
     columns += [shown.show(chosen, np.full(len(chosen), view)) for view in range(min(views, limit))]
     grid = torch.stack(columns, 1).permute(0, 1, 3, 4, 2).mul(255).round().clamp(0, 255).to(torch.uint8)
-    return grid.numpy(), [dataset.classes[label] for label in dataset.labels[chosen]]
+    if dataset.masks is None:
+        return grid.numpy(), [dataset.classes[label] for label in dataset.labels[chosen]]
+    masks = Masks(dataset, study.target, "cpu")
+    truth = [masks.evaluate(chosen)]
+    truth += [masks.show(chosen, np.full(len(chosen), view)) for view in range(min(views, limit))]
+    overlaid = overlay(grid.numpy(), torch.stack(truth, 1).numpy())
+    return overlaid, [dataset.names[index] for index in chosen]

@@ -13,6 +13,7 @@ from bench.planning import plan
 from bench.progress import Progress
 from bench.runner import Options, Runner
 from bench.study import load
+from bench.tracking.frames import SECONDS
 
 
 def record(channel, folder):
@@ -60,11 +61,27 @@ def seeds_after_tuning(seen):
 
 def test_in_turn_does_what_becomes_possible_first():
     did = []
-    in_turn(TUNE, lambda job: did.append(str(job)), seeds_after_tuning([]))
+
+    def do(job):
+        did.append(str(job))
+        return job.seeds
+
+    in_turn(TUNE, do, seeds_after_tuning([]))
     assert did == [
         *("full, tuning", "full, seed 1", "full, seed 2"),
         *("scratch, tuning", "scratch, seed 1", "scratch, seed 2"),
     ]
+
+
+def test_what_is_done_elsewhere_is_asked_for_again_after_the_rest():
+    asked = []
+
+    def do(job):
+        asked.append(job.strategy)
+        return None if asked == ["full"] else ()
+
+    in_turn(TUNE, do, lambda _job, _outcome: [])
+    assert asked == ["full", "scratch", "full"]
 
 
 def test_side_by_side_does_every_job_once_in_the_environment_of_now(tmp_path, monkeypatch):
@@ -128,8 +145,10 @@ def test_the_numbers_are_those_of_one_process(tmp_path, monkeypatch):
     for jobs in (1, 3):
         monkeypatch.setenv("BENCH_HOME", str(tmp_path / str(jobs)))
         options = Options(device="cpu", jobs=jobs, threads=1)
-        evidence = Runner(plan(study), options, Progress(study.metric)).run()
-        apart = ["mlflow_run_id", "train_seconds", "eval_seconds", "peak_memory_bytes"]
+        runner = Runner(plan(study), options, Progress(study.metric))
+        runner.run()
+        evidence = runner.evidence()
+        apart = ["mlflow_run_id", *SECONDS, "peak_memory_bytes"]
         frames.append([frame.drop(columns=apart) for frame in (evidence.runs, evidence.trials)])
     for one, three in zip(*frames, strict=True):
         pd.testing.assert_frame_equal(one, three, check_exact=True)

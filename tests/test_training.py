@@ -1,6 +1,7 @@
 """Schedules, optimizer settings, scores, and how the loop ends."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
+from bench.checkpoints import Checkpoint
 from bench.inputs import batches
 from bench.metrics import score
 from bench.optimizers import rate_factor
 from bench.strategies import STRATEGIES, Phase, TransferPlan
 from bench.study import Training
-from bench.training import DivergedError, phase_epochs, train
+from bench.training import DivergedError, _Loop, phase_epochs, train
 from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
 
 SCHEDULES = ("one_cycle", "cosine", "step", "constant")
@@ -112,3 +114,61 @@ def test_the_same_run_twice_gives_the_same_numbers(dataset, random_weights):  # 
         for _ in range(2)
     ]
     assert curves[0] == curves[1]
+
+
+class CutOffError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 7])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weights, monkeypatch, steps):  # noqa: F811
+    def task():
+        return task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+
+    taken, step = [], _Loop._step
+    monkeypatch.setattr(_Loop, "_step", lambda *of: (taken.append(of), step(*of)))
+    straight = train(task())
+    all_steps = len(taken)
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
+    checkpoint = Checkpoint("a")
+    save, saved = checkpoint.save, []
+
+    def save_and_die(state):
+        checkpoint._due = 0.0
+        save(state)
+        checkpoint._due = 0.0
+        saved.append(state)
+        if len(saved) == steps:
+            raise CutOffError
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(CutOffError):
+        train(task(), checkpoint=checkpoint)
+    rows = []
+    taken.clear()
+    resumed = train(task(), lambda row: rows.append(row) is None, Checkpoint("a"))
+    assert len(taken) == all_steps - steps, "no step is taken twice"
+    assert resumed.curve == straight.curve == rows
+    assert resumed.best_epoch == straight.best_epoch
+    assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
+
+
+def test_half_a_checkpoint_is_none(dataset, random_weights, caplog):  # noqa: F811
+    checkpoint = Checkpoint("a")
+    checkpoint.save({"model": torch.ones(1000)})
+    path = checkpoint._path
+    path.write_bytes(path.read_bytes()[:500])
+    assert checkpoint.load() is None
+    assert "begins anew" in caplog.text
+    checkpoint.remove()
+    assert checkpoint.load() is None
+
+
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811
+    """A vision transformer has no BatchNorm: only rounding differs."""
+    curves = []
+    for pieces in (1, 2, 4):
+        task = task_for(STRATEGIES["full"], random_weights("timm/test_vit"), dataset)
+        curves.append(train(replace(task, pieces=pieces)).curve[-1]["train/loss"])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert curves[2] == pytest.approx(curves[0], rel=1e-3)

@@ -16,6 +16,8 @@ import pytest
 
 from bench.errors import InputError
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status
+from bench.tracking.frames import FoundRun
+from bench.tracking.live import EPOCH
 from bench.tracking.store import RunStore
 
 ARMS = {name: Arm("toy", name, {"head": "linear"}) for name in ("scratch", "full")}
@@ -53,6 +55,13 @@ def record(store, arm, of, result=None, files=None, **tags):
     live = store.start(of, arm, f"seed {of.seed}", {"batch_size": 32}, {**SCENARIO, **tags})
     live.finish(result or done(of), files or {})
     return live.run_id
+
+
+def seen(store, run_id):
+    """A run as it is now, whether it has ended or not."""
+    run = store._client.get_run(run_id)
+    names = frozenset(name for name in run.data.metrics if name.startswith(EPOCH))
+    return FoundRun(run_id, "", Status.DONE, {}, {}, run.data.tags, run.info.artifact_uri, names)
 
 
 def leave_running(uri, experiment, arm, pipe):
@@ -170,7 +179,8 @@ class StoreContract:
         frame = store.runs_frame([s.key for s in of] + ["f" * 64])
         assert list(frame) == [
             *("study", "size", "similarity", "strategy", "seed", "status", "val_accuracy", "test_accuracy"),
-            *("train_seconds", "eval_seconds", "epochs", "trainable_parameters", "peak_memory_bytes"),
+            *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
+            *("epochs", "trainable_parameters", "peak_memory_bytes"),
             *("run_key", "mlflow_run_id", "error", "param_learning_rate", "param_optimizer", "param_stages"),
         ]
         assert list(frame.status) == ["done", "done", "failed"]
@@ -203,11 +213,11 @@ class StoreContract:
         (tmp_path / "best").write_bytes(b"weights")
         files = {"predictions.csv": tmp_path / "any.csv", "weights/best.safetensors": tmp_path / "best"}
         run_id = record(store, arm, spec(seed=4), files=files)
-        curves = store.curves_frame([run_id])
+        curves = store.curves_frame([seen(store, run_id)])
         assert list(curves) == ["strategy", "seed", "epoch", "learning_rate", "train_loss", "val_accuracy"]
         assert list(curves.epoch) == [0, 1, 2]
         assert list(curves.val_accuracy) == pytest.approx([0.5, 0.6, 0.7])
-        predictions = store.predictions_frame([run_id])
+        predictions = store.predictions_frame([seen(store, run_id)])
         assert list(predictions) == ["strategy", "seed", "image", "target", "prediction"]
         assert list(predictions.image) == ["007", "b.png"]
         assert set(predictions.seed) == {4}
@@ -220,7 +230,7 @@ class StoreContract:
         _, arm = open_levels(store)
         run_id = record(store, arm, spec())
         with pytest.raises(InputError):
-            store.predictions_frame([run_id])
+            store.predictions_frame([seen(store, run_id)])
 
     def test_live_epochs_are_visible_and_not_doubled(self, uri, monkeypatch):
         monkeypatch.setattr("bench.tracking.live.FLUSH_SECONDS", 0.0)
@@ -229,9 +239,9 @@ class StoreContract:
         live = store.start(spec(), arm, "seed 0", {"batch_size": 32}, SCENARIO)
         for row in CURVE[:2]:
             live.log_epoch(int(row["epoch"]), row)
-        assert list(store.curves_frame([live.run_id]).epoch) == [0, 1]
+        assert list(store.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1]
         live.finish(done(spec()))
-        assert list(store.curves_frame([live.run_id]).epoch) == [0, 1, 2]
+        assert list(store.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1, 2]
         history = store._client.get_metric_history(live.run_id, "epoch/val/accuracy")
         assert [point.step for point in history] == [0, 1, 2]
 

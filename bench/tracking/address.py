@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from bench import paths
 from bench.errors import InputError, nearest
@@ -58,8 +58,13 @@ def artifact_folder(uri: str) -> Path | None:
     """Return the artifacts' folder: beside a SQLite file, else in `BENCH_HOME`; None: a server decides."""
     if is_server(uri):
         return None
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     return (file.parent if file else paths.home()) / "artifacts"
+
+
+def local_path(artifacts: str) -> Path | None:
+    """Return the folder of an address of artifacts, if it is one of this machine."""
+    return Path(unquote(urlsplit(artifacts).path)) if artifacts.startswith("file:") else None
 
 
 @contextmanager
@@ -72,7 +77,7 @@ def one_at_a_time(uri: str) -> Iterator[None]:
     if is_server(uri):
         yield
         return
-    file = _sqlite_file(uri) or paths.home() / "tracking"
+    file = sqlite_file(uri) or paths.home() / "tracking"
     with _explained(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = file.with_name(f"{file.name}.lock").open("w")
@@ -86,7 +91,7 @@ def prepare(uri: str) -> None:
     if is_server(uri):
         return
     with _explained(uri):
-        if file := _sqlite_file(uri):
+        if file := sqlite_file(uri):
             with closing(sqlite3.connect(file, timeout=20)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
         else:
@@ -106,7 +111,8 @@ def _connect_once(uri: str) -> None:
         engine.dispose()
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store; None for any other."""
     return Path(unquote(uri.partition(":///")[2]).partition("?")[0]) if uri.startswith("sqlite") else None
 
 

@@ -9,9 +9,12 @@ from bench.spec import Status, Value
 if TYPE_CHECKING:
     import pandas as pd
 
-COSTS = ("train_seconds", "eval_seconds", "epochs", "trainable_parameters", "peak_memory_bytes")
+SECONDS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds")
+COSTS = (*SECONDS, "epochs", "trainable_parameters", "peak_memory_bytes")
 COUNTS = ("epochs", "trainable_parameters", "peak_memory_bytes")  # whole numbers, empty where there is none
 FIRST = ("study", "size", "similarity", "strategy", "seed")
+STAGE = "stage/"  # prefix of what is known of a stage: `stage/<depth>-<name>/<what>`
+PREDICTIONS = ("image", "target", "prediction", "truth", "predicted", "intersection")
 LAST = ("run_key", "mlflow_run_id", "error")
 
 
@@ -26,6 +29,8 @@ class FoundRun:
         metrics: the final values: `split/metric`, and the costs (`train_seconds`, ...).
         params: the hyperparameters of its `RunSpec`, with their types.
         tags: all tags.
+        artifacts: the address of its files.
+        epoch_metrics: the names of what was measured at each epoch.
     """
 
     run_id: str
@@ -34,6 +39,25 @@ class FoundRun:
     metrics: Mapping[str, float]
     params: Mapping[str, Value]
     tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: str = ""
+    epoch_metrics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class FoundStudy:
+    """A study's run, as the store remembers it.
+
+    Args:
+        run_id: MLflow's id.
+        tags: all tags.
+        artifacts: the address of its files.
+        ended: milliseconds since 1970; None while it goes on.
+    """
+
+    run_id: str
+    tags: Mapping[str, str]
+    artifacts: str
+    ended: int | None
 
 
 def by_key(runs: Iterable[FoundRun], keys: Collection[str]) -> dict[str, FoundRun]:
@@ -66,6 +90,32 @@ def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun
     return [run for _, run in sorted(newest.items(), key=lambda item: item[0])]
 
 
+def by_seed(runs: Iterable[FoundRun], seeds: Iterable[int]) -> list[FoundRun]:
+    """Return one run for each seed that has any, in the order of seeds: DONE before FAILED, then the newest.
+
+    Args:
+        runs: final runs of one arm with the same hyperparameters, newest first.
+        seeds: those wanted.
+    """
+    runs = list(runs)
+    order = {str(seed): place for place, seed in enumerate(seeds)}
+    keys = {run.key: order[run.tags["seed"]] for run in runs if run.tags["seed"] in order}
+    return list(by_key(runs, sorted(keys, key=keys.__getitem__)).values())
+
+
+def best_params(trials: Iterable[FoundRun], metric: str) -> str | None:
+    """Return the hyperparameters of the best trial, as its tag has them; None if none is DONE.
+
+    The highest `val/<metric>`; among equals the lower loss, then the earlier trial.
+    """
+
+    def rank(run: FoundRun) -> tuple[float, float, int]:
+        return run.metrics[f"val/{metric}"], -run.metrics.get("val/loss", 0.0), -int(run.tags["trial"])
+
+    done = [run for run in trials if run.status is Status.DONE]
+    return max(done, key=rank).tags["bench.params"] if done else None
+
+
 def table(runs: Iterable[FoundRun], *extra: str) -> "pd.DataFrame":
     """Return a row for each run.
 
@@ -80,7 +130,7 @@ def table(runs: Iterable[FoundRun], *extra: str) -> "pd.DataFrame":
     params = sorted(n for n in _names(rows) if n.startswith("param_"))
     frame = pd.DataFrame(rows, columns=[*FIRST, *extra, "status", *metrics, *COSTS, *LAST, *params])
     counts = dict.fromkeys((*COUNTS, "seed", *extra), "Int64")
-    return frame.astype(counts | {"train_seconds": "float64", "eval_seconds": "float64"})
+    return frame.astype(counts | dict.fromkeys(SECONDS, "float64"))
 
 
 def curves(rows: list[dict[str, Any]]) -> "pd.DataFrame":
@@ -89,6 +139,25 @@ def curves(rows: list[dict[str, Any]]) -> "pd.DataFrame":
 
     first = ["strategy", "seed", "epoch"]
     return pd.DataFrame(rows, columns=[*first, *sorted(set(_names(rows)) - set(first))])
+
+
+def stages(runs: Iterable[FoundRun]) -> "pd.DataFrame":
+    """Return how far stages moved, a row for each run and stage: strategy, seed, stage, depth, change, cka.
+
+    They are the metrics `stage/<depth>-<name>/change` and `.../cka`; what was not measured is empty.
+    """
+    import pandas as pd
+
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        for name, value in run.metrics.items():
+            if name.startswith(STAGE):
+                place, _, what = name.removeprefix(STAGE).rpartition("/")
+                depth, _, stage = place.partition("-")
+                who = {"strategy": run.tags["strategy"], "seed": int(run.tags["seed"])}
+                row = rows.setdefault((run.run_id, place), {**who, "stage": stage, "depth": int(depth)})
+                row[what] = value
+    return pd.DataFrame(rows.values(), columns=["strategy", "seed", "stage", "depth", "change", "cka"])
 
 
 def column(metric: str) -> str:

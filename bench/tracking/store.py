@@ -7,22 +7,27 @@ last value of a name.
 """
 
 import getpass
+import io
 import json
+import math
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bench import paths
 from bench.environment import git_commit, has_ended, this_process
-from bench.errors import InputError
-from bench.spec import Arm, Purpose, RunSpec, Status, canonical_json
+from bench.errors import InputError, NotStoredError, StoreAwayError
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, canonical_json
 from bench.tracking import address, frames
-from bench.tracking.frames import FoundRun
+from bench.tracking.frames import COSTS, FoundRun, FoundStudy
 from bench.tracking.live import EPOCH, End, LiveRun, Point
 
 if TYPE_CHECKING:
@@ -32,16 +37,38 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is raised too, and said in one line
     # With MLflow's own settings each call to a server that is gone blocks for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+# What MLflow calls a connection that fails, a server's fault and a database that is locked or gone; None: the
+# network's or the disk's own errors.
+AWAY = {None, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
 PAGE = 1000  # runs fetched at a time
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
+READERS = 8  # files read from a server at a time
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
+LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
 SAMPLE_SECONDS = 10.0  # between two samples of system metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A torch module that is to be registered.
+
+    Args:
+        module: takes one array and gives one, float32 (N, K).
+        example: of its input; all but its last dimension may differ.
+        metadata: JSON types; kept in the model's `MLmodel` file.
+    """
+
+    module: Any
+    example: Any
+    metadata: Mapping[str, Any]
 
 
 class RunStore:
@@ -49,21 +76,32 @@ class RunStore:
 
     Args:
         uri: see `address.resolve_uri`.
-        experiment: its name; it is created if it is missing. Several processes may do so at once.
+        experiment: its name. Several processes may create it at once.
+        create: whether to create it if it is missing.
 
     Raises:
+        NotStoredError: if the store or the experiment is missing and is not to be created.
         InputError: here and in every method, if the store can't be reached or used; one line that names it.
     """
 
-    def __init__(self, uri: str | None, experiment: str) -> None:
+    def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
+        for name, value in SETTINGS.items():  # before mlflow is imported anywhere
+            os.environ.setdefault(name, value)
         self.uri = address.resolve_uri(uri)
+        file = address.sqlite_file(self.uri)
+        if not create and file and not file.exists():
+            raise NotStoredError("there is no run store", address.shown(self.uri), "run `bench run` first")
         with address.one_at_a_time(self.uri):
+            _make_database(file)
             address.prepare(self.uri)
             self._client: Any = _Explained(self.uri)
-            self.experiment_id = self._experiment(experiment)
+            self.experiment_id = self._experiment(experiment, create=create)
 
-    def _experiment(self, name: str) -> str:
+    def _experiment(self, name: str, *, create: bool) -> str:
         found = self._client.get_experiment_by_name(name)
+        if found is None and not create:
+            where = address.shown(self.uri)
+            raise NotStoredError(f"there is no experiment '{name}'", where, "run `bench run` first")
         if found is None:
             root = address.artifact_folder(self.uri)
             location = (root / re.sub(r"[^\w.\-]", "_", name)).as_uri() if root else None
@@ -88,12 +126,23 @@ class RunStore:
         runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
         return f"{shown}/{runs}" if address.is_server(self.uri) else f"{shown} (browse: bench ui)"
 
-    def open_study(self, name: str, key: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    @property
+    def run_pages(self) -> str:
+        """What stands before a run's id in the address of its page; of a local store, where `bench ui` is."""
+        server = address.shown(self.uri) if address.is_server(self.uri) else LOCAL_UI
+        return f"{server}/#/experiments/{self.experiment_id}/runs/"
+
+    def open_study(
+        self, name: str, key: str, tags: Mapping[str, Any], params: Mapping[str, Any], more: str = ""
+    ) -> str:
         """Return the id of the study's run, RUNNING: the one with this key if there is one, else a new one.
 
-        Params that it has already are left as they are: MLflow refuses to change them.
+        Params that it has already are left as they are: MLflow refuses to change them. `more` is added to the
+        name that people see.
         """
-        return self._open(name, {**tags, "study": name, "purpose": "study", "bench.key": key}, params)
+        return self._open(
+            f"{name}{more}", {**tags, "study": name, "purpose": "study", "bench.key": key}, params
+        )
 
     def open_arm(
         self, study_run_id: str, arm: Arm, tags: Mapping[str, Any], params: Mapping[str, Any], plan: str
@@ -121,9 +170,9 @@ class RunStore:
         self.write(run_id, [], new, {**tags, "bench.process": this_process()})
         return run_id
 
-    def _create(self, name: str, tags: Mapping[str, Any]) -> str:
+    def _create(self, name: str, tags: Mapping[str, Any], milliseconds: int | None = None) -> str:
         everything = _texts({**_origin(), **tags, "bench.process": this_process()}, LONGEST_TAG)
-        return str(self._client.create_run(self.experiment_id, run_name=name, tags=everything).info.run_id)
+        return str(self._client.create_run(self.experiment_id, milliseconds, everything, name).info.run_id)
 
     def start(
         self,
@@ -155,9 +204,15 @@ class RunStore:
         }
         return LiveRun(self, self._create(name, {**tags, **own}), {**params, **spec.params})
 
-    def close(self, run_id: str, status: End) -> None:
-        """End a study's or an arm's run; a live run ends itself."""
-        self._client.set_terminated(run_id, status)
+    def close(self, run_id: str, status: End, milliseconds: int | None = None) -> None:
+        """End a study's or an arm's run; a live run ends itself.
+
+        Args:
+            run_id: the run's id.
+            status: how it ended.
+            milliseconds: since 1970, when it ended; None: now.
+        """
+        self._client.set_terminated(run_id, status, milliseconds)
 
     def write(
         self, run_id: str, points: list[Point], params: Mapping[str, Any], tags: Mapping[str, Any]
@@ -180,6 +235,42 @@ class RunStore:
             link.symlink_to(file.resolve())
             self._client.log_artifact(run_id, str(link), str(target.parent) if target.parent.name else None)
 
+    def upload_folder(self, run_id: str, folder: Path, name: str) -> None:
+        """Keep all files of a folder as artifacts below a name."""
+        self._client.log_artifacts(run_id, str(folder), name)
+
+    def register(self, run: FoundRun, exported: Exported, name: str, note: str) -> str:
+        """Keep a model with a run and register it as a new version; return its address."""
+        import numpy as np
+        from mlflow import __version__ as mlflow_version
+        from mlflow import pytorch
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+        from torch import __version__ as torch_version
+
+        example = exported.example
+        signature = ModelSignature(
+            Schema([TensorSpec(example.dtype, (*[-1] * (example.ndim - 1), example.shape[-1]))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, len(exported.metadata["classes"])))]),
+        )
+        with tempfile.TemporaryDirectory() as folder, _explained(self.uri):
+            pytorch.save_model(
+                exported.module,
+                f"{folder}/model",
+                signature=signature,
+                input_example=example,
+                serialization_format="pt2",
+                pip_requirements=[f"mlflow=={mlflow_version}", f"torch=={torch_version.partition('+')[0]}"],
+                metadata=dict(exported.metadata),
+            )
+            self.upload_folder(run.run_id, Path(folder) / "model", "model")
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        tags = {tag: run.tags[tag] for tag in ("study", "strategy", "seed")}
+        source = f"{run.artifacts}/model"
+        version = self._client.create_model_version(name, source, run.run_id, tags, description=note).version
+        return f"models:/{name}/{version}"
+
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Keep a text as an artifact."""
         self._client.log_text(run_id, text, name)
@@ -191,10 +282,72 @@ class RunStore:
         data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])])
 
-    def find(self, keys: Iterable[str]) -> dict[str, FoundRun]:
-        """Return the final runs that are DONE, by key; of several with one key the newest."""
-        done = self._ended(Purpose.FINAL, " and tags.\"bench.status\" = 'done'")
-        return frames.by_key(done, list(keys))
+    def find(self, keys: Iterable[str], arm_key: str | None = None) -> dict[str, FoundRun]:
+        """Return the final runs that are DONE, by key; of several with one key the newest.
+
+        Args:
+            keys: of the runs wanted.
+            arm_key: of the arm that they belong to, if they belong to one: then only its runs are read.
+        """
+        arm = f" and tags.\"bench.arm_key\" = '{arm_key}'" if arm_key else ""
+        return frames.by_key(
+            self._ended(Purpose.FINAL, f" and tags.\"bench.status\" = 'done'{arm}"), list(keys)
+        )
+
+    def studies(self) -> list[FoundStudy]:
+        """Return the studies' runs: those that go on, then the others, the one that ended last first."""
+        found = [
+            FoundStudy(run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time)
+            for run in self._search("tags.purpose = 'study'")
+        ]
+        return sorted(found, key=lambda run: -(run.ended or math.inf))
+
+    def arms(self, study_run_id: str) -> dict[str, str]:
+        """Return strategy to the id of its arm's run, of those below a study's run."""
+        found = self._search(f"tags.purpose = 'arm' and tags.\"mlflow.parentRunId\" = '{study_run_id}'")
+        return {run.data.tags["strategy"]: run.info.run_id for run in found}
+
+    def runs_of_arm(self, arm_key: str, purpose: Purpose) -> list[FoundRun]:
+        """Return an arm's runs that came to an end by themselves, newest first."""
+        return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'")
+
+    def has_ended(self, key: str, since: float) -> bool:
+        """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
+        runs = self._search(f"tags.\"bench.run_key\" = '{key}' and tags.purpose = 'final'")
+        states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
+        return any(
+            state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
+            for state, info in states
+            if info.status in ENDED
+        )
+
+    def result(self, spec: RunSpec, trial: int) -> RunResult | None:
+        """Return what came of a trial, if it is stored."""
+        same = f"tags.\"bench.run_key\" = '{spec.key}' and tags.trial = '{trial}'"
+        ended = [run for run in self._search(same) if run.info.status in ENDED]
+        found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
+        if not found:
+            return None
+        costs: dict[str, Any] = {
+            name: found.metrics[name] for name in COSTS if name != "epochs" and name in found.metrics
+        }
+        return RunResult(
+            spec,
+            found.status,
+            metrics={name: value for name, value in found.metrics.items() if "/" in name},
+            curve=tuple(self._curve(ended[0])),
+            error=found.tags.get("bench.error", ""),
+            **costs,
+        )
+
+    def _curve(self, run: Any) -> list[dict[str, float]]:
+        """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
+        epochs: dict[int, dict[str, float]] = {}
+        for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
+            for point in self._client.get_metric_history(run.info.run_id, name):
+                row = epochs.setdefault(point.step, {"epoch": point.step})
+                row[name.removeprefix(EPOCH)] = point.value
+        return [epochs[epoch] for epoch in sorted(epochs)]
 
     def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
         """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""
@@ -204,37 +357,77 @@ class RunStore:
         """Return a row for each tuning trial, by arm and number: the same columns and `trial`."""
         return frames.table(frames.by_trial(self._ended(Purpose.TRIAL), arm_keys), "trial")
 
-    def curves_frame(self, run_ids: Iterable[str]) -> "pd.DataFrame":
+    def curves_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
         """Return a row for each run and epoch: strategy, seed, epoch, `train_loss`, `val_accuracy`, ..."""
-        rows: list[dict[str, Any]] = []
-        for run in map(self._client.get_run, run_ids):
-            epochs: dict[int, dict[str, Any]] = {}
-            for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
-                for point in self._client.get_metric_history(run.info.run_id, name):
-                    row = epochs.setdefault(point.step, {**_who(run), "epoch": point.step})
-                    row[frames.column(name.removeprefix(EPOCH))] = point.value
-            rows += [epochs[epoch] for epoch in sorted(epochs)]
-        return frames.curves(rows)
+        who = {run.run_id: _who(run) for run in runs}
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for name in sorted({name for run in runs for name in run.epoch_metrics}):
+            for run_id, step, value in self._histories(
+                [r.run_id for r in runs if name in r.epoch_metrics], name
+            ):
+                row = rows.setdefault((run_id, step), {**who[run_id], "epoch": step})
+                row[frames.column(name.removeprefix(EPOCH))] = value
+        order = {run_id: place for place, run_id in enumerate(who)}
+        return frames.curves([rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))])
 
-    def predictions_frame(self, run_ids: Iterable[str]) -> "pd.DataFrame":
-        """Return a row for each run and test image: strategy, seed, image, target, prediction.
+    def _histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
+        """Yield (run, step, value) of a metric; a database gives those of many runs at once."""
+        with _explained(self.uri):
+            bulk = getattr(self._client.database, "get_metric_history_bulk", None)
+            for start in range(0, len(run_ids), PAGE):
+                some = run_ids[start : start + PAGE]
+                if bulk:
+                    yield from ((p.run_id, p.step, p.value) for p in bulk(some, name, None))
+                    continue
+                with ThreadPoolExecutor(READERS) as pool:
+                    read = partial(self._client.get_metric_history, key=name)
+                    for run_id, points in zip(some, pool.map(read, some), strict=True):
+                        yield from ((run_id, point.step, point.value) for point in points)
+
+    def predictions_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
+        """Return a row for each run and test image, or image and class: strategy, seed, then `PREDICTIONS`.
 
         Raises:
             InputError: if a run's `predictions.csv` is gone.
         """
         import pandas as pd
 
-        columns = ["strategy", "seed", "image", "target", "prediction"]
-        parts = []
-        with tempfile.TemporaryDirectory() as folder:
-            for run in map(self._client.get_run, run_ids):
-                file = self._client.download_artifacts(run.info.run_id, "predictions.csv", folder)
-                parts.append(pd.read_csv(file, dtype={"image": str}).assign(**_who(run))[columns])
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+        columns = ["strategy", "seed", *frames.PREDICTIONS]
+        kinds = dict.fromkeys(("image", "target", "prediction"), str)
+        parts = [
+            pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False).assign(**_who(run))
+            for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
+        ]
+        kept = [part[[name for name in columns if name in part]] for part in parts]
+        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns[:5])
 
-    def environment(self, run_id: str) -> dict[str, Any]:
-        """Return what a run was made with: versions, device, precision, threads."""
-        return dict(json.loads(self._client.get_run(run_id).data.tags.get("bench.environment", "{}")))
+    def examples(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int, str], bytes]:
+        """Return the pictures that runs of segmentation keep, by (strategy, seed, best, median or worst)."""
+        found: dict[tuple[str, int, str], bytes] = {}
+        for name in ("best", "median", "worst"):
+            for run, content in zip(runs, self.read_all(runs, f"examples/{name}.png"), strict=True):
+                who = _who(run)
+                found[who["strategy"], who["seed"], name] = content
+        return found
+
+    def read_all(self, runs: Sequence[FoundRun | FoundStudy], name: str) -> Iterator[bytes]:
+        """Yield a file of each run. Those on this machine are read where they are, others several at a time.
+
+        Raises:
+            InputError: if a run doesn't have it.
+        """
+        with ThreadPoolExecutor(READERS) as pool, tempfile.TemporaryDirectory() as folder:
+
+            def read(run: FoundRun | FoundStudy) -> bytes:
+                place = address.local_path(run.artifacts)
+                if place is not None:
+                    with _explained(self.uri):
+                        return (place / name).read_bytes()
+                own = Path(folder) / run.run_id
+                own.mkdir()
+                return Path(self._client.download_artifacts(run.run_id, name, str(own))).read_bytes()
+
+            yield from pool.map(read, runs)
 
     def fail_leftovers(self, study_run_id: str) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
@@ -256,11 +449,7 @@ class RunStore:
     def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
         """Return the runs that came to an end by themselves, newest first."""
         runs = self._search(f"tags.purpose = '{purpose.value}'{more}")
-        return [
-            _found(run)
-            for run in runs
-            if "bench.status" in run.data.tags and run.info.status in {"FINISHED", "FAILED"}
-        ]
+        return [_found(run) for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
 
     def _search(self, condition: str) -> list[Any]:
         runs: list[Any] = []
@@ -274,17 +463,33 @@ class RunStore:
                 return runs
 
 
+def _make_database(file: Path | None) -> None:
+    """Make a new SQLite store whole or not at all: MLflow refuses one whose tables are half made."""
+    if file is None or (file.exists() and file.stat().st_size):
+        return
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    with paths.replacing(file) as temporary:
+        engine = sqlalchemy.create_engine(f"sqlite:///{temporary}")
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+        engine.dispose()
+
+
 class _Explained:
     """An MLflow client each of whose failures is one line that names the store."""
 
     def __init__(self, uri: str) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         self._uri = uri
         with _explained(uri):
             self._client = MlflowClient(uri, uri)
+
+    @property
+    def database(self) -> Any:
+        """MLflow's own access to the store, which can do more where it is a database."""
+        return getattr(getattr(self._client, "_tracking_client", None), "store", None)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._client, name)
@@ -307,7 +512,8 @@ def _explained(uri: str) -> Iterator[None]:
         if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
             raise
         remedy = "is the server running?" if address.is_server(uri) else ""
-        raise InputError(
+        kind = StoreAwayError if getattr(error, "error_code", None) in AWAY else InputError
+        raise kind(
             f"the run store failed: {address.first_line(error)}", address.shown(uri), remedy
         ) from error
 
@@ -364,8 +570,8 @@ def _origin() -> dict[str, str]:
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags
 
 
-def _who(run: Any) -> dict[str, Any]:
-    return {"strategy": run.data.tags["strategy"], "seed": int(run.data.tags["seed"])}
+def _who(run: FoundRun) -> dict[str, Any]:
+    return {"strategy": run.tags["strategy"], "seed": int(run.tags["seed"])}
 
 
 def _found(run: Any) -> FoundRun:
@@ -377,4 +583,6 @@ def _found(run: Any) -> FoundRun:
         metrics={n: v for n, v in run.data.metrics.items() if not n.startswith(EPOCH)},
         params=json.loads(tags["bench.params"]),
         tags=tags,
+        artifacts=run.info.artifact_uri,
+        epoch_metrics=frozenset(n for n in run.data.metrics if n.startswith(EPOCH)),
     )

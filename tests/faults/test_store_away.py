@@ -1,0 +1,125 @@
+"""The tracking server goes away while a study runs: nothing is lost, and all of it arrives once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from test_kills import count_differences
+from tracking_contract import free_port
+
+from bench.tracking.spool import Spool
+
+pytestmark = pytest.mark.slow
+
+
+class Server:
+    """An MLflow server that can be stopped, frozen and started again."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        store += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, *store],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
+            except OSError:
+                assert time.monotonic() < until, "the server does not start"
+                time.sleep(0.3)
+
+    def send(self, number):
+        os.killpg(self.process.pid, number)
+
+    def stop(self):
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def wait_for(log, text):
+    until = time.monotonic() + 180
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+
+
+STRATEGY = ("--jobs", "1", "--strategy", "full", "--epochs", "40")
+
+
+@pytest.mark.parametrize("back", ["while it runs", "after it has ended", "after it was killed"])
+def test_a_server_that_stops_and_comes_back(bench, server, tmp_path, back):
+    expected = bench.finish(tmp_path / "undisturbed", *STRATEGY)
+    home, log = tmp_path / "home", tmp_path / "home" / "log"
+    uri = ("--tracking-uri", server.url)
+    process = bench.start(home, *STRATEGY, *uri)
+    wait_for(log, "full: trial 2/5")
+    server.stop()
+    wait_for(log, "what is logged waits in")
+    if back == "while it runs":
+        server.start()
+        process.join(240)
+        assert process.exitcode == 0, log.read_text()[-3000:]
+        assert "is back" in log.read_text()
+    elif back == "after it has ended":
+        process.join(240)
+        assert process.exitcode == 2, log.read_text()[-3000:]
+        assert "delivers them once it is back" in log.read_text()
+        server.start()
+    else:
+        wait_for(log, "full: trial 5/5")
+        process.kill()
+        process.join()
+        server.start()
+    found = bench.finish(home, *STRATEGY, *uri)
+    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert count_differences(expected, found) == (0, 0)
+
+
+def test_calls_arrive_in_order_and_once(tmp_path):
+    spool, arrived = Spool(tmp_path), []
+    file = tmp_path / "file"
+    file.write_text("kept")
+    for number in range(5):
+        spool.add("call", number)
+    spool.add("upload", file)
+    file.write_text("changed")
+
+    def do(name, argument):
+        if len(arrived) == 3 and argument == 3:
+            arrived.append("away")
+            raise ConnectionError
+        arrived.append(Path(argument).read_text() if name == "upload" else argument)
+
+    with pytest.raises(ConnectionError):
+        spool.deliver(do)
+    with spool._calls.open("ab") as calls:
+        calls.write(b'["call", [')  # a process that died
+    spool.add("call", 5)
+    assert Spool(tmp_path).deliver(do) == 4
+    assert arrived == [0, 1, 2, "away", 3, 4, "kept", 5]
+    assert spool.is_empty

@@ -1,0 +1,74 @@
+"""`bench` on a tiny study, in processes of their own that begin at once and can be killed.
+
+Not in conftest.py: a process finds what it is to run by the name of its module, and two have that one.
+"""
+
+import multiprocessing
+import os
+import sys
+
+import pandas as pd
+
+from bench.tracking.store import SETTINGS
+
+PRELOADED = [
+    "bench.worker",
+    "bench.runner",
+    "bench.tuning",
+    "bench.report",
+    "timm",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
+APART = [
+    "train_seconds",
+    "eval_seconds",
+    "cached_seconds",
+    "feature_seconds",
+    "peak_memory_bytes",
+    "mlflow_run_id",
+]
+
+
+def main_of(folder, home, arguments, environment, log):
+    """Be `bench` in a process that has everything imported."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.chdir(folder)
+    os.environ.update(BENCH_HOME=str(home), **environment)
+    sys.argv = ["bench", *map(str, arguments)]
+    from bench.cli import main
+
+    sys.exit(main())
+
+
+class Bench:
+    """Starts `bench run` on the tiny study."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.context = multiprocessing.get_context("forkserver")
+        os.environ.update(SETTINGS)  # as `bench` does before it imports mlflow
+        self.context.set_forkserver_preload(PRELOADED)
+
+    def start(self, home, *arguments, log=None, **environment):
+        command = ["run", "--study", "tiny.yaml", "--device", "cpu", "--output", home / "reports", *arguments]
+        settings = {"BENCH_CHECKPOINT_SECONDS": "0.2", **environment}
+        home.mkdir(parents=True, exist_ok=True)
+        process = self.context.Process(
+            target=main_of, args=(self.folder, home, command, settings, str(log or home / "log"))
+        )
+        process.start()
+        return process
+
+    def finish(self, home, *arguments, **environment):
+        process = self.start(home, *arguments, **environment)
+        process.join(300)
+        assert process.exitcode == 0, (home / "log").read_text()[-3000:]
+        return rows(home)
+
+
+def rows(home):
+    """The rows of a study's final runs and trials, without what differs from one time to the next."""
+    report = home / "reports" / "tiny"
+    return [pd.read_csv(report / name, dtype=str).drop(columns=APART) for name in ("runs.csv", "trials.csv")]

@@ -1,0 +1,135 @@
+"""What strangers write, study files and pictures, is refused with a clear line and never executed."""
+
+import contextlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.data.convert import _or_reason
+from bench.data.decode import open_image, to_square
+from bench.errors import InputError
+from bench.models.weights import _read
+from bench.study import load
+
+ROOT = Path(__file__).resolve().parent.parent
+VALID = "question: q\nsource: {model: timm/resnet18}\ntarget: {data: x}\n"
+NINE = "[" + ",".join("x" * 9) + "]"
+BOMB = f"a: &a {NINE}\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    return tmp_path / "study.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"{BOMB}question: *j\n", "aliases"),
+        ("&a {question: *a}", "aliases"),
+        ("!!python/object/apply:os.system ['touch pwned']", "tag"),
+        ("[" * 100_000, "nested"),
+        ("{a: " * 5_000, "nested"),
+        ("x" * 1_000_000, "characters"),
+        (f"{VALID}seeds: 1{'0' * 5000}", "digits"),
+        (f"{VALID}seeds: 1000000000000", "seeds"),
+        (f"{VALID}seeds: .inf", "seeds"),
+        (f"{VALID}name: ../../escape", "name"),
+        (f"{VALID}name: /etc/passwd", "name"),
+        ("question: 2001-99-99", "month"),
+        ("? [a]\n: b", "key"),
+    ],
+    ids=range(13),
+)
+def test_a_hostile_study_is_one_line(study_file, monkeypatch, text, says):
+    monkeypatch.chdir(study_file.parent)
+    study_file.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        load(str(study_file))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert [path.name for path in study_file.parent.iterdir()] == ["study.yaml"]
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+NAMES = st.sampled_from(
+    ["question", "source", "target", "seeds", "training", "model", "data", "strategies", "x"]
+)
+TREES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | LEAVES, inner, max_size=5)
+)
+
+
+@given(TREES | st.dictionaries(NAMES, TREES, max_size=8))
+def test_any_values_are_a_study_or_an_input_error(tmp_path_factory, values):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    with_input_error_only(path)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_study_or_an_input_error(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "bytes.yaml"
+    path.write_bytes(content)
+    with_input_error_only(path)
+
+
+def with_input_error_only(path):
+    with contextlib.suppress(InputError):
+        load(str(path))
+
+
+class Touch:
+    """What a pickle would do when it is opened."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("pwned"),)
+
+
+@pytest.mark.parametrize("save", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeypatch, save):
+    from bench.checkpoints import Checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "weights.pth", Checkpoint("a")._path):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        with path.open("wb") as file:
+            save({"weight": Touch()}, file)
+    with pytest.raises(InputError, match="not a file of weights"):
+        _read(tmp_path / "weights.pth")
+    assert Checkpoint("a").load() is None
+    assert not (tmp_path / "pwned").exists()
+
+
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0", b"BM", b"P6 ", b""]),
+)
+def test_any_bytes_are_a_picture_or_unreadable(content, start):
+    def read():
+        with open_image(start + content) as image:
+            return to_square(image, 8)
+
+    answer = _or_reason(read)
+    assert isinstance(answer, str) or answer.shape == (8, 8, 3)
+
+
+def test_the_container_is_not_root_and_publishes_nothing_to_the_world():
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    stages = dockerfile.split("\nFROM ")[2:]
+    assert len(stages) == 2
+    assert all("USER 1000:1000" in stage for stage in stages)
+    assert dockerfile.count("--constraint /tmp/constraints.txt") == 2
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    ports = [port for service in compose.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert not any(service.get("privileged") for service in compose.values())
