@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench import __version__
-from bench.errors import InputError, nearest
+from bench.errors import InputError, NotStoredError, nearest
 
 if TYPE_CHECKING:
     from bench.analysis import Evidence
     from bench.planning import Plan
     from bench.runner import Options
     from bench.study import Study
+    from bench.tracking.frames import FoundStudy
+    from bench.tracking.store import RunStore
 
 app = typer.Typer(
     name="bench",
@@ -64,6 +67,10 @@ Tracking = Annotated[
     typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file"),
 ]
 Output = Annotated[Path, typer.Option(metavar="DIR", help="where reports go")]
+Sizes = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="numbers of training labels: accuracy against labels, crossovers"),
+]
 BudgetOption = Annotated[Budget, typer.Option(help="smoke: does it work; full: for a paper")]
 
 
@@ -82,7 +89,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a folder that can't be written, a disk that is full
-        print(f"bench: {error.strerror}: {error.filename}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""  # a write that fails names no file
+        print(f"bench: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -105,6 +113,7 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
     ] = None,
+    sizes: Sizes = None,
     data: Folder = None,
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
@@ -113,8 +122,10 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="do everything again")] = False,
 ) -> None:
     """Run a study: tune every strategy, do the final runs, write the report."""
+    from bench import interrupts
     from bench.runner import Options
 
+    signal.signal(signal.SIGTERM, interrupts.stop)  # what a batch system sends before it kills
     chosen = {
         "strategies": list(strategy) or None,
         "tuning.trials": trials,
@@ -122,25 +133,30 @@ def run(
         "training.epochs": epochs,
     }
     changes = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(set_)
+    counts = _counts(sizes)
     studies = _load_all(study, changes, budget)
     if dry_run:
         for loaded in studies:
             _show(loaded)
         return
-    options = Options(data, device, tracking_uri, fresh, jobs)
+    options = Options(data, device, tracking_uri, fresh, jobs, budget=budget.value, sizes=bool(counts))
     try:
-        results = [_run_one(loaded, options, output / _report_name(loaded, budget)) for loaded in studies]
+        if counts:
+            whole = [_run_sizes(loaded, counts, options, output) for loaded in studies]
+            raise typer.Exit(0 if all(whole) else 1)
+        folders = [_run_one(loaded, options, output / _report_name(loaded, budget)) for loaded in studies]
     except KeyboardInterrupt:
         print("bench: interrupted; the same command (without --fresh) goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if len(results) > 1:
-        _write_overview(results, output / "all")
-    if any((evidence.runs["status"] != "done").any() for evidence in results):
+    if len(folders) > 1:
+        _write_overview(studies, folders, output / "all")
+    if any(result["failed"] for folder in folders for result in _said(folder)["results"]):
         raise typer.Exit(1)
 
 
-def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
-    from bench import progress
+def _run_one(study: "Study", options: "Options", folder: Path) -> Path:
+    """Run a study; return the folder of its report, which is drawn anew if there is anything new to say."""
+    from bench import progress, standing
     from bench.planning import plan
     from bench.runner import Runner
 
@@ -149,9 +165,16 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> "Evidence":
     _announce(laid_out)
     with progress.choose(study.metric) as view:
         runner = Runner(laid_out, options, view)
-        evidence = runner.run()
-    _conclude(evidence, folder, runner.store.place)
-    return evidence
+        runner.run()
+        if not standing.stands(folder, runner.fingerprint):
+            from bench.publishing import publish
+            from bench.report import write
+
+            evidence = runner.evidence()
+            write(evidence, folder)
+            publish(runner.store, runner.found, evidence, _said(folder), folder)
+    _conclude(folder, runner.store.place)
+    return folder
 
 
 def _check_writable(folder: Path) -> None:
@@ -164,6 +187,66 @@ def _check_writable(folder: Path) -> None:
 def _report_name(study: "Study", budget: Budget) -> str:
     """Return the report's folder; a smoke run must not replace the report of a full one."""
     return study.name if budget is Budget.default else f"{study.name}-{budget.value}"
+
+
+def _counts(sizes: str | None) -> list[int]:
+    """Return the numbers of labels in `50,100,300`, ascending; none where nothing is given."""
+    words = sizes.split(",") if sizes is not None else []
+    example = "for example --sizes 50,100,300"
+    wrong = next((word for word in words if not word.strip().isdecimal() or int(word) == 0), None)
+    if wrong is not None:
+        raise InputError(f"'{wrong.strip()}' is not a number of labels", "--sizes", example)
+    counts = sorted({int(word) for word in words})
+    if len(counts) == 1:
+        raise InputError("one size is no curve", "--sizes", f"give two or more, {example}")
+    return counts
+
+
+def _run_sizes(study: "Study", counts: list[int], options: "Options", output: Path) -> bool:
+    """Run a study with each number of labels, then report on them together; say whether all runs are done."""
+    from bench import progress
+    from bench.planning import plan
+    from bench.runner import Runner
+    from bench.study import with_labels
+
+    if study.task != "classification":
+        raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
+    folder = output / f"{_report_name(study, Budget(options.budget))}-sizes"
+    _check_writable(folder)
+    plans = {}
+    for count in reversed(counts):  # the largest first: that there are too few images is said before training
+        plans[count] = plan(with_labels(study, count), options.folder)
+        if len(plans[count].splits[1].train) != count:
+            most = len(plans[count].splits[1].train)
+            raise InputError(f"{count} is more than the budget's cap", "--sizes", f"give at most {most}")
+    for count in counts:
+        _announce(plans[count])
+        with progress.choose(study.metric) as view:
+            Runner(plans[count], options, view).run()
+    return _report_sizes(study, counts, options.tracking_uri, folder)
+
+
+def _report_sizes(study: "Study", counts: list[int], uri: str | None, folder: Path) -> bool:
+    """Report on the sizes of a study that the store holds; say whether all runs of them are done."""
+    from bench import gathering
+    from bench.analysis.efficiency import efficiency
+    from bench.report import write_sizes
+    from bench.study import with_labels
+
+    store = _open(study.name, study, uri)
+    found = {count: gathering.same(store, with_labels(study, count)) for count in counts}
+    evidence = {count: gathering.gather(store, run) for count, run in found.items() if run is not None}
+    if not evidence:
+        what = f"the store holds no run of {study.name} with these sizes"
+        raise NotStoredError(what, "--sizes", "run `bench run` with them first")
+    summary = efficiency(evidence)
+    write_sizes(summary, evidence, folder)
+    if missing := [f"{count:,}" for count in counts if count not in evidence]:
+        print(f"{study.name}: nothing is stored of {', '.join(missing)} labels", file=sys.stderr)
+    for line in [*(summary.words(crossover) for crossover in summary.crossovers), *summary.notes]:
+        print(line)
+    print(f"report  {folder / 'index.html'}\nruns    {store.place}")
+    return not any(one.lacking for one in evidence.values())
 
 
 def _announce(plan: "Plan") -> None:
@@ -183,55 +266,135 @@ def _announce(plan: "Plan") -> None:
         print(f"  left out {rejected.name}: {rejected.reason}")
 
 
-def _conclude(evidence: "Evidence", folder: Path, runs: str) -> None:
-    """Write the report, print its table, and say where everything is."""
+def _conclude(folder: Path, runs: str) -> None:
+    """Print a report's table and verdict, and say where everything is."""
     from rich.console import Console
     from rich.table import Table
 
-    from bench.analysis import summarise
-    from bench.report import table, write
-
-    write(evidence, folder)
-    summary = summarise(evidence)
-    headers, rows = table(summary)
-    shown = Table(*headers, title=evidence.study.name)
-    for row in rows:
+    said = _said(folder)
+    shown = Table(*said["table"]["headers"], title=said["study"])
+    for row in said["table"]["rows"]:
         shown.add_row(*row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(shown)
-    console.print(summary.verdict, soft_wrap=True)
+    console.print(said["verdict"], soft_wrap=True)
     print(f"report  {folder / 'index.html'}\nruns    {runs}")
 
 
-def _write_overview(results: "list[Evidence]", folder: Path) -> None:
-    from bench.analysis import summarise
+def _said(folder: Path) -> dict[str, Any]:
+    """Return what a report that was just written, or found standing, says."""
+    from bench import standing
+
+    said = standing.read(folder)
+    if said is None:
+        raise InputError("the report is gone", str(folder), "`bench report` draws it anew")
+    return said
+
+
+def _write_overview(studies: "list[Study]", folders: list[Path], output: Path) -> None:
+    from bench.analysis import Summary
     from bench.report import write_overview
 
-    write_overview([(evidence.study, summarise(evidence)) for evidence in results], folder)
-    print(f"all     {folder / 'index.html'}")
+    summaries = [Summary.from_json(_said(folder)) for folder in folders]
+    write_overview(list(zip(studies, summaries, strict=True)), output)
+    print(f"all     {output / 'index.html'}")
 
 
 @app.command()
 def report(
     study: StudyNames,
     budget: BudgetOption = Budget.default,
-    data: Folder = None,
+    sizes: Sizes = None,
     set_: Overrides = [],  # noqa: B006
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
 ) -> None:
-    """Write the report of a study that was run, without running anything."""
-    from bench.planning import plan
-    from bench.progress import Progress
-    from bench.runner import Options, Runner
+    """Write the report of a study that was run, as far as it is, from the run store alone."""
+    from bench.report import write
 
-    results = []
-    for loaded in _load_all(study, list(set_), budget):
-        runner = Runner(plan(loaded, data), Options(data, "auto", tracking_uri), Progress(loaded.metric))
-        results.append(runner.evidence())
-        _conclude(results[-1], output / _report_name(loaded, budget), runner.store.place)
-    if len(results) > 1:
-        _write_overview(results, output / "all")
+    folders, studies = [], []
+    if counts := _counts(sizes):
+        for loaded in _load_all(study, list(set_), budget):
+            _report_sizes(loaded, counts, tracking_uri, output / f"{_report_name(loaded, budget)}-sizes")
+        return
+    for name, wanted in _asked_for(study, list(set_), budget):
+        try:
+            evidence, place = _stored(name, wanted, budget, tracking_uri)
+        except NotStoredError as error:
+            if study != "all":
+                raise
+            print(f"left out  {name}: {error.what}")
+            continue
+        folders.append(output / _report_name(evidence.study, budget))
+        studies.append(evidence.study)
+        write(evidence, folders[-1])
+        _conclude(folders[-1], place)
+    if not folders:
+        raise InputError("the store holds none of the studies", "--study", "run `bench run` first")
+    if study == "all":
+        _write_overview(studies, folders, output / "all")
+
+
+@app.command()
+def register(
+    study: StudyName,
+    budget: BudgetOption = Budget.default,
+    set_: Overrides = [],  # noqa: B006
+    tracking_uri: Tracking = None,
+) -> None:
+    """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
+    from bench import gathering, serving
+
+    ((name, wanted),) = _asked_for(study, list(set_), budget)
+    store, found = _newest(name, wanted, budget, tracking_uri)
+    print(serving.register(store, found, gathering.gather(store, found)))
+
+
+def _asked_for(name: str, changes: list[str], budget: Budget) -> "list[tuple[str, Study | None]]":
+    """Return the names of the studies, each with what its file says now; a name without a file has none."""
+    from bench.study import available
+
+    if name == "all" or name in available() or Path(name).suffix or os.sep in name:
+        return [(loaded.name, loaded) for loaded in _load_all(name, changes, budget)]
+    return [(name, None)]
+
+
+def _stored(name: str, wanted: "Study | None", budget: Budget, uri: str | None) -> "tuple[Evidence, str]":
+    """Return what the store holds of a study, and where its runs can be seen."""
+    from bench import gathering
+
+    store, found = _newest(name, wanted, budget, uri)
+    evidence = gathering.gather(store, found)
+    for line in evidence.lacking:
+        print(f"{name}: {line}", file=sys.stderr)
+    return evidence, store.place
+
+
+def _newest(
+    name: str, wanted: "Study | None", budget: Budget, uri: str | None
+) -> "tuple[RunStore, FoundStudy]":
+    """Return the store and the study's newest run in it; say if the study has changed since."""
+    from bench import gathering
+
+    store = _open(name, wanted, uri)
+    found, changed = gathering.newest(store, wanted, budget.value)
+    if changed:
+        print(f"{name} has changed since it was run: {changed}", file=sys.stderr)
+    return store, found
+
+
+def _open(name: str, wanted: "Study | None", uri: str | None) -> "RunStore":
+    """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
+    from bench import gathering
+    from bench.study import find
+    from bench.tracking.store import RunStore
+
+    try:
+        return RunStore(uri, gathering.EXPERIMENT.format(study=name), create=False)
+    except NotStoredError:
+        if wanted is None:
+            find(name)
+        raise
 
 
 @app.command()
@@ -272,9 +435,10 @@ def _listing(what: Listing) -> list[tuple[str, str]]:
 
         return [(record.name, record.summary) for record in STRATEGIES.values()]
     if what is Listing.datasets:
-        from bench.data import SOURCES
+        from bench.data import MASK_SOURCES, SOURCES
 
-        return [(record.name, record.summary) for record in SOURCES.values()]
+        with_masks = [(record.name, f"{record.summary} (segmentation)") for record in MASK_SOURCES.values()]
+        return [(record.name, record.summary) for record in SOURCES.values()] + with_masks
     from bench.models.libraries import LIBRARIES
 
     return [(f"{library.name}/{name}", "") for library in LIBRARIES.values() for name in library.names()]
@@ -326,7 +490,7 @@ def preview(
 
 
 def _load_all(name: str, changes: list[str], budget: Budget) -> "list[Study]":
-    """Load one study, or all that stand on packaged data."""
+    """Load one study, or all of classification on packaged data: what they measure can be compared."""
     from bench.study import available, load
 
     if name != "all":
@@ -339,7 +503,6 @@ def _load_all(name: str, changes: list[str], budget: Budget) -> "list[Study]":
 
 def _show(study: "Study") -> None:
     """Print the resolved study as YAML."""
-    import yaml
+    from bench.study import as_yaml
 
-    values: dict[str, Any] = study.model_dump(mode="json")
-    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100))
+    print(as_yaml(study))

@@ -1,6 +1,7 @@
 """Every test starts from an empty `BENCH_HOME`, offline, and with no tracking server in its environment."""
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -54,3 +55,21 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, which fetches nothing of its own."""
+    reason = "playwright is not installed: pip install playwright"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    flags = (
+        "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=program, args=flags.split())
+        yield started
+        started.close()

@@ -1,7 +1,9 @@
 """The statistics: answers by hand, other derivations of the same number, simulations with a known truth."""
 
+import gc
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic import LEVEL, make_evidence, make_study
 
-from bench.analysis import Evidence, summarise
+from bench.analysis import Evidence, Summary, summarise
 from bench.analysis.advice import ADVICE, judge
-from bench.analysis.bootstrap import Crossed, Variance, holm
+from bench.analysis.bootstrap import Crossed, Difference, Variance
+from bench.analysis.compare import Comparison, compare_all, critical, detectable, group, holm, letters
 from bench.analysis.evidence import answers, canonical
+from bench.analysis.mistakes import confusion
+from bench.analysis.ranks import critical_difference, rank
 from bench.study import Scenario, Study
 
 
@@ -35,6 +40,24 @@ def answers_of(number, seeds, images, **changes):
     return answer_at_random(draw, seeds, draw.normal(0, 1, images), **changes)[0]
 
 
+def comparison(strategy, other, place="tied", value=0.0, margin=0.1):
+    found = Difference(value, value - 0.05, value + 0.05, 0.2, 3, 0.02, 4.0)
+    return Comparison(strategy, other, place, found, 0.2, 0.0, 1, 2, margin, 0.2)
+
+
+def compared(places):
+    best = next((name for name, place in places.items() if place == "best"), "none")
+    return {n: comparison(n, best, p) for n, p in places.items() if p in {"tied", "behind", "ahead"}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect():
+    """Statsmodels collects garbage whenever it corrects: a tenth of a second in a process of this size."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class TestHolm:
     def test_by_hand(self):
         # 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04; none may fall
@@ -53,6 +76,112 @@ class TestHolm:
     def test_keeps_the_order(self, values):
         ranked = [adjusted for _, adjusted in sorted(zip(values, holm(values), strict=True))]
         assert ranked == sorted(ranked)
+
+
+class TestPairs:
+    def test_every_pair_once_on_the_seeds_that_both_have(self):
+        rows = {"a": {1: 0, 2: 1}, "b": {2: 2, 3: 3}, "c": {3: 4}}
+        pairs = compare_all(rows, crossed(answers_of(1, 5, 40)), "b")
+        assert [(c.strategy, c.other, c.difference.seeds) for c in pairs] == [("a", "b", 1), ("b", "c", 1)]
+
+    def test_pairs_with_the_best_are_a_family_and_the_others_another(self):
+        found = crossed(answers_of(2, 8, 60, seed_sd=0.5))
+        rows = {name: {1: 2 * i, 2: 2 * i + 1} for i, name in enumerate("abcd")}
+        pairs = {(c.strategy, c.other): c for c in compare_all(rows, found, "a")}
+        for family in (("ab", "ac", "ad"), ("bc", "bd", "cd")):
+            members = [pairs[tuple(pair)] for pair in family]
+            assert [c.p_holm for c in members] == holm([c.difference.p for c in members])
+
+    def test_effect_is_cohens_h(self):
+        # 2 arcsin(sqrt 0.75) - 2 arcsin(sqrt 0.25) = pi / 3
+        (found,) = compare_all({"a": {1: 0}, "b": {1: 1}}, crossed([[1, 1, 1, 0], [0, 0, 1, 0]]), "a")
+        assert found.effect == pytest.approx(np.pi / 3)
+        assert (found.seeds_ahead, found.seeds_behind) == (1, 0)
+
+    def test_reversed_says_the_same_from_the_other_side(self):
+        one = comparison("a", "b", "ahead", 0.2)
+        other = one.reversed()
+        assert (other.strategy, other.place, other.difference.value) == ("b", "behind", -0.2)
+        assert other.reversed() == one
+        assert one.words == "is ahead of b by 0.200 [0.150, 0.250], p = 0.200"
+        assert other.words == "is behind a by 0.200 [0.150, 0.250], p = 0.200"
+
+    def test_a_difference_of_the_margin_has_the_p_that_decides(self):
+        found = crossed(answers_of(3, 6, 80)).difference([0, 1, 2], [3, 4, 5])
+        at = critical(found, 0.05 / 4, 80)
+        assert 2 * stats.t.sf(at / found.error, found.degrees) == pytest.approx(0.05 / 4)
+
+    @pytest.mark.parametrize("number", range(6))
+    def test_who_is_behind_by_the_margin_is_told_apart_and_no_one_else(self, number):
+        draw = np.random.default_rng(number)
+        difficulty = draw.normal(0, 1, 80)
+        arms = [answer_at_random(draw, 2, difficulty, mean=mean)[0] for mean in (0.0, 0.3, 0.8, 1.4)]
+        rows = {name: {1: 2 * i, 2: 2 * i + 1} for i, name in enumerate("abcd")}
+        for c in compare_all(rows, crossed(np.concatenate(arms)), "d"):
+            beyond = c.margin is not None and abs(c.difference.value) > c.margin
+            assert beyond == (c.place != "tied")
+
+    def test_margin_without_spread_is_exact(self):
+        same = crossed(np.ones((2, 20))).difference([0], [1])
+        assert critical(same, 0.05, 20) == pytest.approx(1 - 0.025 ** (1 / 20))
+        assert critical(same, 0.05, 1) is None
+        assert detectable(same, 0.05) is None
+
+    @pytest.mark.parametrize("degrees", [4.0, 9.0, 30.0])
+    def test_what_could_be_seen_agrees_with_statsmodels(self, degrees):
+        from statsmodels.stats.power import TTestPower
+
+        size = TTestPower().solve_power(nobs=degrees + 1, alpha=0.05, power=0.8)
+        found = Difference(0, 0, 0, 1, 5, 0.01, degrees)
+        assert detectable(found, 0.05) == pytest.approx(size * np.sqrt(degrees + 1) * 0.01, rel=1e-4)
+
+    def test_what_is_too_small_sees_nothing(self):
+        assert detectable(Difference(0, 0, 0, 1, 2, 0.2, 1.0), 0.005) is None
+
+    def test_what_could_be_seen_is_seen_in_eight_of_ten(self):
+        """Normal seeds with a true difference of the detectable size."""
+        draw, count, error = np.random.default_rng(1), 6, 0.02
+        size = detectable(Difference(0, 0, 0, 1, count, error, count - 1.0), 0.05)
+        samples = draw.normal(size, error * np.sqrt(count), (20_000, count))
+        assert np.mean(stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.01)
+
+
+class TestGroups:
+    def test_by_hand(self):
+        # a - b - c in a row: neighbours can't be told apart, the ends can; d is apart from all
+        names = ["a", "b", "c", "d"]
+        apart = [comparison("a", "c", "ahead"), *(comparison(n, "d", "ahead") for n in "abc")]
+        groups = group(names, [*apart, comparison("a", "b"), comparison("b", "c")])
+        assert groups == (("a", "b"), ("b", "c"), ("d",))
+        assert letters(groups) == {"a": "a", "b": "ab", "c": "b", "d": "c"}
+
+    def test_nothing_to_compare(self):
+        assert group([], []) == ()
+        assert letters(group(["a"], [])) == {"a": "a"}
+
+    @given(st.integers(1, 6), st.integers(0, 2**15))
+    def test_two_share_a_letter_exactly_if_they_cannot_be_told_apart(self, size, bits):
+        names = list("abcdef"[:size])
+        pairs = list(combinations(names, 2))
+        apart = {pair: bool(bits >> i & 1) for i, pair in enumerate(pairs)}
+        lettered = letters(group(names, [comparison(*p, "ahead" if a else "tied") for p, a in apart.items()]))
+        for (one, other), differ in apart.items():
+            assert bool(set(lettered[one]) & set(lettered[other])) is not differ
+
+    def test_as_many_groups_as_the_compact_letter_display_of_another_library(self):
+        display = pytest.importorskip("scikit_posthocs")
+        if not hasattr(display, "compact_letter_display"):
+            pytest.skip("this scikit-posthocs has no letters")
+        p = pd.DataFrame(1.0, list("abcd"), list("abcd"))
+        for one, other in ("ac", "ad", "bd"):
+            p.loc[one, other] = p.loc[other, one] = 0.001
+        theirs = display.compact_letter_display(p, alpha=0.05)
+        pairs = [
+            comparison(o, t, "ahead" if p.loc[o, t] < 0.05 else "tied") for o, t in combinations("abcd", 2)
+        ]
+        ours = letters(group(list("abcd"), pairs))
+        theirs = {name: str(text).replace(" ", "") for name, text in dict(theirs.squeeze()).items()}
+        assert ours == theirs
 
 
 class TestVariance:
@@ -244,6 +373,10 @@ class TestSummary:
         first, second = (summarise(make_evidence(), draws=200) for _ in range(2))
         assert json.dumps(first.as_json(), allow_nan=False) == json.dumps(second.as_json(), allow_nan=False)
 
+    def test_comes_back_from_json(self):
+        summary = summarise(make_evidence(), draws=200)
+        assert Summary.from_json({"version": 1, **json.loads(json.dumps(summary.as_json()))}) == summary
+
     def test_best_is_chosen_by_validation_not_by_test(self):
         made = make_evidence()
         runs = made.runs.copy()
@@ -331,9 +464,68 @@ class TestSummary:
             assert mean == pytest.approx(summary.result(name).test_mean)
 
 
+class TestRanks:
+    def summaries(self, *scores, names=("full", "partial", "scratch")):
+        made = [
+            summarise(make_evidence(make_study(name=f"s{i}"), images=20), draws=50)
+            for i in range(len(scores))
+        ]
+        return [
+            replace(
+                s, results=tuple(replace(s.result(n), test_mean=v) for n, v in zip(names, row, strict=True))
+            )
+            for s, row in zip(made, scores, strict=True)
+        ]
+
+    def test_mean_ranks_by_hand_with_ties_shared(self):
+        found = rank(self.summaries((0.9, 0.8, 0.7), (0.9, 0.9, 0.1), (0.5, 0.6, 0.4)))
+        assert found.mean == pytest.approx({"full": (1 + 1.5 + 2) / 3, "partial": 4.5 / 3, "scratch": 3})
+        assert found.apart == []
+
+    def test_friedmans_p_is_scipys(self):
+        scores = [(0.9, 0.8, 0.7), (0.9, 0.85, 0.1), (0.5, 0.6, 0.4), (0.9, 0.5, 0.3)]
+        found = rank(self.summaries(*scores))
+        assert found.friedman_p == pytest.approx(stats.friedmanchisquare(*zip(*scores, strict=True)).pvalue)
+
+    def test_critical_difference_is_that_of_the_paper(self):
+        """Demsar 2006, section 3.2.2: four classifiers on 14 data sets: 2.569 sqrt(4 5 / (6 14)) = 1.25."""
+        assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+
+    def test_too_few_to_rank(self):
+        assert rank(self.summaries((0.9, 0.8, 0.7))) is None
+        assert rank(self.summaries((0.9, None, 0.7), (0.9, 0.8, 0.7))) is None
+
+    def test_equal_scores_share_their_rank(self):
+        found = rank(self.summaries((0.9, 0.9, 0.9), (0.8, 0.8, 0.8)))
+        assert (set(found.mean.values()), found.friedman_p, found.apart) == ({2.0}, 1.0, [])
+
+
+class TestMistakes:
+    def test_confused_pairs_by_hand(self):
+        made = make_evidence(make_study(strategies=["full"], seeds=1), images=4)
+        answered = made.predictions.assign(target=["a", "a", "b", "c"], prediction=["b", "a", "b", "b"])
+        summary = summarise(replace(made, predictions=answered), draws=50)
+        found = [(c.target, c.prediction, c.answers, c.share, c.examples) for c in summary.confused]
+        assert found == [("a", "b", 1, 0.5, ("0000.png",)), ("c", "b", 1, 1.0, ("0003.png",))]
+        counts = confusion(replace(made, predictions=answered), "full")
+        assert counts.to_numpy().tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+    def test_gain_is_the_difference_of_recalls(self):
+        summary = summarise(make_evidence(), draws=200)
+        assert summary.gain_over == "feature_extractor"
+        for found in summary.classes:
+            difference = found.recall[summary.best] - found.recall["feature_extractor"]
+            assert found.gain.value == pytest.approx(difference)
+            assert found.gain.low <= found.gain.value <= found.gain.high
+
+    def test_the_frozen_backbone_is_set_against_the_runner_up(self):
+        summary = summarise(make_evidence(level=LEVEL | {"feature_extractor": 3.0}), draws=200)
+        means = {r.strategy: r.val_mean for r in summary.results if r.strategy != "feature_extractor"}
+        assert (summary.best, summary.gain_over) == ("feature_extractor", max(means, key=means.get))
+
+
 class TestRuleOfThumb:
     SMALL_SIMILAR = Scenario(size="small", similarity="similar")
-    WORDS = dict.fromkeys(LEVEL, "differs")
 
     @pytest.mark.parametrize(
         ("places", "outcome"),
@@ -348,17 +540,36 @@ class TestRuleOfThumb:
         ],
     )
     def test_outcomes(self, places, outcome):
-        assert judge(self.SMALL_SIMILAR, places, self.WORDS).outcome == outcome
+        assert judge(self.SMALL_SIMILAR, places, compared(places)).outcome == outcome
+
+    def test_what_decides_is_the_closest_call(self):
+        places = {"feature_extractor": "best", "partial": "tied", "full": "behind"}
+        found = compared(places) | {
+            "partial": comparison("partial", "feature_extractor", "tied", -0.02, 0.05)
+        }
+        deciding = judge(self.SMALL_SIMILAR, places, found).deciding
+        assert (deciding.strategy, deciding.best, deciding.margin) == ("partial", "feature_extractor", 0.05)
+        assert "if it is behind by 0.050 or more; measured: \N{MINUS SIGN}0.020." in deciding.sentence
+
+    def test_nothing_compared_has_no_margin(self):
+        assert judge(self.SMALL_SIMILAR, {"feature_extractor": "best"}, {}).deciding is None
 
     def test_either_fine_tune_follows_the_advice_on_large_data(self):
         large = Scenario(size="large", similarity="similar")
         places = {"scratch": "behind", "full": "behind", "discriminative": "best"}
-        assert judge(large, places, self.WORDS).outcome == "confirmed"
-        assert judge(large, {"full": "behind", "partial": "best"}, self.WORDS).outcome == "refuted"
+        assert judge(large, places, compared(places)).outcome == "confirmed"
+        places = {"full": "behind", "partial": "best"}
+        assert judge(large, places, compared(places)).outcome == "refuted"
 
     def test_every_scenario_has_advice_on_strategies_that_exist(self):
         assert set(ADVICE) == {(s, t) for s in ("small", "large") for t in ("similar", "different")}
         assert all(set(a.advised) <= set(Study.model_fields["strategies"].default) for a in ADVICE.values())
+
+    def test_confirmed_and_refuted_are_beyond_the_margin(self):
+        level = LEVEL | {"feature_extractor": 2.6}
+        summary = summarise(make_evidence(make_study(seeds=5), images=400, level=level))
+        assert summary.ruling.outcome == "confirmed"
+        assert -summary.ruling.deciding.difference > summary.ruling.deciding.margin
 
     def test_no_scenario_no_ruling(self):
         assert summarise(make_evidence(make_study(scenario=None)), draws=200).ruling is None

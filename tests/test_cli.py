@@ -117,27 +117,55 @@ def test_final_runs_keep_weights_predictions_and_what_they_were_made_with(finish
 
     runs = pd.read_csv(folder / "reports" / "stripes" / "runs.csv")
     store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
-    predictions = store.predictions_frame(runs["mlflow_run_id"])
+    found = list(store.find(runs["run_key"]).values())
+    predictions = store.predictions_frame(found)
     hits = (predictions["target"] == predictions["prediction"]).groupby(predictions["strategy"]).mean()
     stated = runs.groupby("strategy")["test_accuracy"].mean()
     assert hits.to_dict() == pytest.approx(stated.to_dict(), abs=1e-6)
-    assert len(store.curves_frame(runs["mlflow_run_id"])) == len(runs) * 2
+    assert len(store.curves_frame(found)) == len(runs) * 2
     files = sorted((folder / "home").rglob("weights.safetensors"))
     assert len(files) == len(runs)
     sizes = {len(load_file(file)) for file in files}
     assert min(sizes) == 2, "a frozen backbone's file holds the head alone"
 
 
-def test_the_same_command_again_trains_nothing_and_writes_the_same(finished):
-    folder, _ = finished
+def test_the_same_command_again_trains_nothing_and_writes_nothing(finished):
+    folder, done = finished
     report = folder / "reports" / "stripes" / "runs.csv"
-    before = report.read_text()
+    before, page = report.read_text(), report.with_name("index.html")
+    drawn = page.stat().st_mtime_ns
     again = bench(folder, "run", "--study", "stripes.yaml")
     assert "loading torch" not in again.stderr
     assert "2 seeds found done" in again.stderr
+    assert again.stdout == done.stdout, "the table and the verdict are shown again"
+    assert page.stat().st_mtime_ns == drawn
+    page.unlink()
+    bench(folder, "run", "--study", "stripes.yaml")
+    assert page.exists(), "a report that lacks its page is drawn again"
     assert report.read_text() == before
     bench(folder, "report", "--study", "stripes.yaml", "--output", "elsewhere")
     assert (folder / "elsewhere" / "stripes" / "runs.csv").read_text() == before
+
+
+def test_a_report_needs_the_store_alone(finished, tmp_path):
+    folder, _ = finished
+    store = f"sqlite:///{folder}/home/mlflow.db"
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([n for n in ['torch'] if n in sys.modules], file=sys.stderr))\n"
+        "from bench.cli import main\n"
+        f"sys.argv[1:] = ['report', '--study', 'stripes', '--tracking-uri', '{store}']\n"
+        "main()\n"
+    )
+    here = {**os.environ, "BENCH_HOME": str(tmp_path / "home"), "BENCH_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (0, ["[]"]), done.stderr
+    made = pd.read_csv(tmp_path / "reports" / "stripes" / "runs.csv")
+    pd.testing.assert_frame_equal(made, pd.read_csv(folder / "reports" / "stripes" / "runs.csv"))
+    page = (tmp_path / "reports" / "stripes" / "report.md").read_text()
+    assert "red/broken.jpg" in page
+    assert "bench run --study stripes.yaml" in page
 
 
 def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
@@ -223,6 +251,26 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["run", "--study", "stripes.yaml", "--set", "target.train_labels=5000"], "target.train_labels"),
         (["run", "--study", "stripes.yaml", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["report", "--study", "stripes.yaml", "--set", "training.epochs=9"], "run `bench run` first"),
+        (["report", "--study", "small_similra"], "did you mean 'small_similar'?"),
+        (["run", "--study", "stripes.yaml", "--sizes", "10,many"], "'many' is not a number of labels"),
+        (["run", "--study", "stripes.yaml", "--sizes", "0,10"], "'0' is not a number of labels"),
+        (["run", "--study", "stripes.yaml", "--sizes", "10"], "one size is no curve"),
+        (["run", "--study", "stripes.yaml", "--sizes", "10,5000"], "give at most"),
+        (
+            [
+                "run",
+                "--study",
+                "stripes.yaml",
+                "--sizes",
+                "10,30",
+                "--budget",
+                "smoke",
+                "--set",
+                "target.cap=20",
+            ],
+            "give at most 20",
+        ),
+        (["report", "--study", "all"], "the store holds none of the studies"),
         (["list", "models", "resnext999"], "no models match"),
         (["run", "--study", "stripes.yaml", "--output", "stripes.yaml"], "no folder that can be written to"),
         (["run", "--stduy", "stripes.yaml"], "No such option"),
@@ -267,6 +315,30 @@ def test_lists(bench_here):
     models = bench_here("list", "models", "resnet18").stdout
     assert "timm/resnet18" in models
     assert "torchvision/resnet18" in models
+
+
+def test_several_numbers_of_labels(made, bench_here, tmp_path):
+    arguments = (
+        "--study", "stripes.yaml", "--sizes", "24, 6", "--set", "strategies=[feature_extractor, full]",
+        "--set", "tuning.trials=1", "--set", "training.epochs=1",
+    )  # fmt: skip
+    home = tmp_path / "home"
+    done = bench_here("run", *arguments, "--jobs", 1, "--output", tmp_path / "a", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "feature_extractor" in done.stdout.splitlines()[-3]
+    folder = tmp_path / "a" / "stripes-sizes"
+    runs = pd.read_csv(folder / "runs.csv")
+    assert runs.groupby(["train_labels", "strategy"]).size().tolist() == [2, 2, 2, 2]
+    points = pd.read_csv(folder / "figures" / "efficiency.csv")
+    assert points[["strategy", "labels"]].to_numpy().tolist() == [
+        [strategy, size] for strategy in ("feature_extractor", "full") for size in (6, 24)
+    ]
+    again = bench_here("run", *arguments, "--output", tmp_path / "a", home=home)
+    assert "loading torch" not in again.stderr
+    bench_here("report", *arguments, "--output", tmp_path / "b", home=home)
+    assert (tmp_path / "b" / "stripes-sizes" / "report.md").read_text() == (folder / "report.md").read_text()
+    alone = bench_here("report", "--study", "stripes", "--output", tmp_path / "b", home=home)
+    assert "no run of the study with the budget 'default'" in alone.stderr, "a size is not the study"
 
 
 def test_a_linear_probe_is_a_strategy_like_the_others(made):

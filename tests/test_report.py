@@ -1,7 +1,9 @@
 """The report's files: complete, the same bytes each time, safe with hostile names, whole until replaced."""
 
+import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,17 +17,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic import LEVEL, make_evidence, make_study
+from synthetic import LEVEL, RUN_PAGES, make_evidence, make_images, make_stages, make_study
 
-from bench.analysis import summarise
-from bench.report import preview, table, write, write_overview
-from bench.report.figures import pareto
-from bench.report.style import LOOKS, SPARE, look, spread, theme
+from bench.analysis import Evidence, summarise
+from bench.report import forms, preview, table, write, write_overview
+from bench.report.figures import NAMES as ALL_NAMES
+from bench.report.figures import OF_MASKS
+from bench.report.figures.results import pareto
+from bench.report.figures.studies import NAMES as OVER_STUDIES
+from bench.report.style import DARK, LOOKS, SPARE, look, spread, theme
 from bench.report.tables import NOTHING, overview, seconds
+from bench.standing import VERSION
 
+NAMES = tuple(name for name in ALL_NAMES if name not in OF_MASKS)
 FILES = {
-    *("runs.csv", "trials.csv", "summary.json", "report.md", "index.html"),
-    *(f"figures/{name}.{form}" for name in ("accuracy", "curves", "cost") for form in ("png", "svg")),
+    *("runs.csv", "trials.csv", "summary.json", "report.md", "report.pdf", "index.html"),
+    *(f"tables/{name}.csv" for name in ("results", "comparisons", "classes")),
+    *("tables/results.tex", "tables/comparisons.tex"),
+    *(f"figures/{name}.{form}" for name in NAMES for form in ("png", "svg", "csv")),
 }
 HOSTILE = "<script>alert('x')</script>|`*[a](javascript:b)"
 
@@ -34,6 +43,7 @@ class Page(HTMLParser):
     """Collects what a browser would load, follow and run, and checks that every element is closed."""
 
     EMPTY = frozenset({"meta", "img", "br", "link"})
+    OWN = ("https://cs231n.github.io/", RUN_PAGES)
 
     def __init__(self, text):
         super().__init__()
@@ -67,6 +77,7 @@ def contents(folder):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     evidence = make_evidence(failed=[("partial", 1)])
+    evidence = replace(evidence, stages=make_stages(evidence), images=make_images(evidence))
     write(evidence, folder)
     return evidence, folder
 
@@ -92,23 +103,34 @@ class TestStudyReport:
 
     def test_summary_is_strict_json_with_its_version(self, written):
         found = json.loads((written[1] / "summary.json").read_text(), parse_constant=pytest.fail)
-        assert found["version"] == 1
+        assert found["version"] == VERSION
         assert [result["strategy"] for result in found["results"]] == list(LEVEL)
         assert found["ruling"]["advised"] == ["feature_extractor"]
         assert found["provenance"]["device"] == "cpu"
 
     def test_the_page_needs_nothing_but_itself(self, written):
         page = Page((written[1] / "index.html").read_text())
-        assert len(page.sources) == 3
-        assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
-        assert not {"script", "link", "iframe", "object"} & set(page.tags)
-        assert "http" not in (written[1] / "index.html").read_text().replace("https://cs231n.github.io", "")
+        assert len(page.sources) == len(NAMES) + 1  # and the enlarged one, empty
+        assert all(source.startswith("data:") for source in page.sources)
+        assert page.tags.count("script") == 1
+        assert not {"link", "iframe", "object"} & set(page.tags)
+        text = (written[1] / "index.html").read_text()
+        for address in Page.OWN:
+            text = text.replace(address, "")
+        assert "http" not in text.replace("http-equiv", "")
 
     def test_every_link_of_the_page_leads_somewhere(self, written):
         page = Page((written[1] / "index.html").read_text())
-        local = [link for link in page.links if not link.startswith("https://cs231n.github.io/")]
-        assert len(local) == 9
+        local = [link for link in page.links if not link.startswith(Page.OWN)]
+        assert len(local) >= 3 * len(NAMES)
         assert all((written[1] / link).is_file() for link in local)
+
+    def test_every_run_leads_to_its_page(self, written):
+        evidence, folder = written
+        links = [
+            link for link in Page((folder / "index.html").read_text()).links if link.startswith(RUN_PAGES)
+        ]
+        assert links == [RUN_PAGES + run_id for run_id in evidence.runs["mlflow_run_id"]]
 
     def test_both_forms_say_the_same(self, written):
         evidence, folder = written
@@ -127,21 +149,72 @@ class TestStudyReport:
         alts = Page((folder / "index.html").read_text()).alts
         full = summarise(evidence).result("full").test
         assert f"full {full.value:.3f}" in alts[0]
+        assert alts.pop() == ""  # what is enlarged gets the words of its figure
         assert all(len(alt) > 40 for alt in alts)
 
     def test_figures_are_wide_enough_and_white_behind(self, written):
-        for name in ("accuracy", "curves", "cost"):
+        for name in NAMES:
             picture = Image.open(written[1] / "figures" / f"{name}.png").convert("RGB")
-            assert picture.width == 1280
+            assert picture.width >= 1100  # 5 inches
             assert picture.getpixel((1, 1)) == (255, 255, 255)
+
+    def test_every_colour_of_ours_has_another_in_the_dark(self, written):
+        for name in NAMES:
+            text = (written[1] / "figures" / f"{name}.svg").read_text()
+            rules, drawing = re.search(r"<style>(.*?)</style>(.*)", text, re.DOTALL).groups()
+            for light, dark in DARK.items():
+                assert (light in drawing) == (f'[style*="fill: {light}"]{{fill:{dark}!important}}' in rules)
+
+    def test_the_data_of_figures_are_what_is_drawn(self, written):
+        _, folder = written
+        data = {name: pd.read_csv(folder / "figures" / f"{name}.csv") for name in NAMES}
+        assert data["accuracy"].query("what == 'seed'").groupby("strategy").size()["partial"] == 2
+        full = data["cost"].set_index("strategy").loc["feature_extractor"]
+        assert full["uncached_seconds"] - full["cached_seconds"] == pytest.approx(2)
+        assert full["with_tuning_seconds"] - full["uncached_seconds"] == pytest.approx(8 * 4)
+        assert len(data["curves"]) == 5 * 3
+        best = data["tuning"].groupby("strategy")["best_so_far"].last()
+        assert best.to_dict() == dict.fromkeys(LEVEL, 0.5)
+        assert data["confusion"]["answers"].sum() == 3 * 120  # the best has all seeds
+        assert data["gain_by_class"]["class"].tolist() in (["ant", "bee"], ["bee", "ant"])
+        assert data["stages"].query("strategy == 'feature_extractor'")["change_mean"].eq(0).all()
+
+    def test_the_pdf_says_the_verdict(self, written):
+        content = (written[1] / "report.pdf").read_bytes()
+        assert content.startswith(b"%PDF-")
+        assert content.rstrip().endswith(b"%%EOF")
+        assert content.count(b"/Subtype /Image") >= len(NAMES)
+
+    def test_tables_to_paste(self, written):
+        evidence, folder = written
+        summary = summarise(evidence)
+        results = pd.read_csv(folder / "tables" / "results.csv").set_index("strategy")
+        assert results.loc["full", "test"] == pytest.approx(summary.result("full").test.value)
+        assert len(pd.read_csv(folder / "tables" / "comparisons.csv")) == 10
+        text = (folder / "tables" / "results.tex").read_text()
+        assert text.count(r"\\") == 1 + len(LEVEL)
+        assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"feature\_extractor"))
+
+    def test_figures_that_are_not_drawn_now_go_and_an_address_that_is_no_web_page_is_no_link(
+        self, written, tmp_path
+    ):
+        shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)
+        evidence = replace(make_evidence(images=20, epochs=1), run_pages="javascript:alert(1)//")
+        write(evidence, tmp_path)
+        assert "javascript:" not in (tmp_path / "index.html").read_text()
+        assert FILES - set(contents(tmp_path)) == {f"figures/stages.{form}" for form in ("png", "svg", "csv")}
 
     def test_hostile_names_do_nothing(self, tmp_path):
         evidence = make_evidence(classes=(HOSTILE, "bee"))
         evidence.provenance["rejected_images"] = [{"name": HOSTILE, "reason": "truncated"}]
         write(evidence, tmp_path)
         page = Page((tmp_path / "index.html").read_text())
-        assert "script" not in page.tags
+        assert page.tags.count("script") == 1
         assert page.text.count(HOSTILE) == 2
+        for svg in (tmp_path / "figures").glob("*.svg"):
+            assert b"<script" not in svg.read_bytes()
+        for name in ("comparisons", "results"):
+            assert "<script" not in (tmp_path / "tables" / f"{name}.tex").read_text()
         markdown = (tmp_path / "report.md").read_text()
         assert "<script" not in markdown
         assert r"\|\`\*[a]\(javascript:b)" in markdown
@@ -159,7 +232,8 @@ class TestStudyReport:
 
     def test_all_failed_is_a_report_too(self, tmp_path):
         write(make_evidence(failed=[(name, seed) for name in LEVEL for seed in range(3)]), tmp_path)
-        assert set(contents(tmp_path)) == FILES
+        drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+        assert drawn == {"accuracy", "cost", "curves", "tuning", "hyperparameters"}
         assert "nothing to compare" in (tmp_path / "report.md").read_text()
         assert f"| full | {NOTHING} | {NOTHING} |" in (tmp_path / "report.md").read_text()
 
@@ -167,9 +241,34 @@ class TestStudyReport:
     def test_small_studies(self, changes, tmp_path):
         before = dict(mpl.rcParams)
         write(make_evidence(make_study(**changes), images=20, epochs=1), tmp_path)
-        assert set(contents(tmp_path)) == FILES
+        assert {path for path in FILES if "/" not in path} < set(contents(tmp_path))
         assert dict(mpl.rcParams) == before
         assert plt.get_fignums() == []
+
+
+class TestUnusual:
+    """What may go wrong in a study gives a right report or says what is lacking."""
+
+    def test_nan_identical_answers_and_pruned_trials(self, tmp_path):
+        made = make_evidence(images=20, epochs=1)
+        runs, curves, trials = made.runs.copy(), made.curves.copy(), made.trials.assign(status="pruned")
+        runs.loc[runs["strategy"] == "full", ["test_accuracy", "val_accuracy"]] = np.nan
+        curves["val_accuracy"] = np.nan
+        right = made.predictions.assign(prediction=made.predictions["target"])
+        images = dict.fromkeys(right["image"], b"no picture")
+        unusual = replace(made, runs=runs, curves=curves, trials=trials, predictions=right, images=images)
+        write(unusual, tmp_path)
+        found = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+        assert "full: of 3 final runs 3 failed." in found["notes"]
+        assert all(c["place"] == "tied" and c["detectable"] is None for c in found["pairs"])
+        assert any("answered differently" in note for note in found["notes"])
+        assert not (tmp_path / "figures" / "confused_pairs.png").exists()
+
+    def test_an_overview_of_nothing(self, tmp_path):
+        study = make_study()
+        empty = summarise(Evidence(study, *(pd.DataFrame() for _ in range(4))))
+        write_overview([(study, empty)] * 2, tmp_path)
+        assert "No final run is done" in (tmp_path / "index.html").read_text()
 
 
 class TestTable:
@@ -201,7 +300,9 @@ class TestOverview:
         summaries = [(study, summarise(make_evidence(study, images=40), draws=200)) for study in studies]
         write_overview(summaries, tmp_path)
         assert set(contents(tmp_path)) == {
-            *("summary.json", "report.md", "index.html", "figures/overview.png", "figures/overview.svg")
+            *("summary.json", "report.md", "report.pdf", "index.html"),
+            *(f"tables/{name}.{form}" for name in ("overview", "rules") for form in ("csv", "tex")),
+            *(f"figures/{name}.{form}" for name in OVER_STUDIES for form in ("png", "svg", "csv")),
         }
         page = Page((tmp_path / "index.html").read_text())
         assert {f"../{study.name}/index.html" for study in studies} <= set(page.links)
@@ -233,18 +334,49 @@ class TestPreview:
         assert not list(tmp_path.iterdir())
 
 
+def luminance(colour):
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    """WCAG 2.2, 1.4.3: a text needs at least 4.5 to 1."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+class TestForms:
+    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum", "\t=1"])
+    def test_a_spreadsheet_executes_nothing(self, text):
+        written = forms.csv(pd.DataFrame({"class": [text, "plain"], "value": [-1.5, 2.0]}))
+        rows = list(csv.reader(io.StringIO(written)))
+        assert rows[1:] == [["'" + text, "-1.5"], ["plain", "2.0"]]
+
+    def test_latex_acts_on_nothing(self):
+        hostile = r"\input{x} & 100% $y$ #1 _^~ {}"
+        text = forms.latex(["Class", "a_b"], [[hostile, "\N{MINUS SIGN}0.5"]], "50 % & more", "name")
+        row = next(line for line in text.splitlines() if "input" in line)
+        assert row.startswith(
+            r"\textbackslash{}input\{x\} \& 100\% \$y\$ \#1 \_\textasciicircum{}\textasciitilde{}"
+        )
+        assert row.endswith(r"& $-$0.5 \\")
+        assert r"\caption{50 \% \& more}" in text
+
+
 class TestLooks:
     def test_every_strategy_has_its_own_look_and_keeps_it(self):
         looks = [look(name) for name in LEVEL]
         assert len({style.colour for style in looks}) == len({style.marker for style in looks}) == len(LEVEL)
         assert look("adapter") == look("adapter")
 
-    @pytest.mark.parametrize("colour", [colour for colour, _ in (*LOOKS.values(), *SPARE)])
+    @pytest.mark.parametrize("colour", [colour for colour, _, _ in (*LOOKS.values(), *SPARE)])
     def test_labels_read_on_white(self, colour):
-        """WCAG 2.2, 1.4.3: at least 4.5 to 1."""
-        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
+        assert contrast(colour, "#ffffff") >= 4.5
+
+    @pytest.mark.parametrize("colour", [dark for _, dark, _ in (*LOOKS.values(), *SPARE)])
+    def test_labels_read_in_the_dark(self, colour):
+        assert contrast(colour, DARK["#ffffff"]) >= 4.5
 
     def test_theme_does_not_depend_on_the_users_settings(self):
         def draw():

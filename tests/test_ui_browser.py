@@ -1,19 +1,14 @@
 """What a person sees: the MLflow UI in a real browser, on a store with three levels of runs."""
 
-import shutil
-
 import pytest
 from tracking_contract import ARMS, CURVE, SCENARIO, open_levels, record, serving, spec
 
 from bench.spec import Purpose
+from bench.tracking.live import Point
 from bench.tracking.store import RunStore
 
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 NAMES = "[col-id='attributes.`Run Name`'] a"
 EXPAND = "button[data-component-id*='runnamecellrenderer']"
 LINES = ".js-plotly-plot .scatterlayer .trace"
@@ -29,6 +24,7 @@ def fill(store):
         )
         trial.log_epoch(0, CURVE[0])
         store.close(trial.run_id, "FINISHED")
+        store.write(arm, [Point("test/accuracy", 0.6, 1_000, 0)], {}, {})
         store.close(arm, "FINISHED")
     store.close(study, "FINISHED")
 
@@ -40,19 +36,6 @@ def runs_url(tmp_path_factory):
     fill(RunStore(uri, "small_similar"))
     with serving(uri, folder) as (_, url):
         yield RunStore(url, "small_similar").place
-
-
-@pytest.fixture(scope="module")
-def browser():
-    reason = "playwright is not installed: pip install playwright"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=FLAGS.split())
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -103,3 +86,15 @@ def test_grouping_by_strategy_compares_the_strategies(page, runs_url, tmp_path):
     for strategy in ARMS:
         assert page.get_by_text(f"Group: {strategy}").count()
     page.screenshot(path=tmp_path / "charts.png")
+
+
+def test_strategies_are_compared_by_their_means(page, runs_url, tmp_path):
+    page.goto(f"{runs_url}&compareRunsMode=CHART&searchFilter=tags.purpose%20%3D%20%27arm%27")
+    page.locator(EXPAND).first.click()
+    for strategy in ARMS:
+        page.get_by_role("link", name=strategy, exact=True).wait_for()
+    page.get_by_text("test/accuracy", exact=True).first.wait_for()
+    bars = page.locator(".js-plotly-plot", has=page.locator(".barlayer .point")).first
+    bars.wait_for()
+    page.screenshot(path=tmp_path / "strategies.png")
+    assert bars.locator(".barlayer .point").count() == len(ARMS)

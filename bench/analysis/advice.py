@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.analysis.compare import Comparison, signed
 from bench.study import Scenario
 
 Outcome = Literal["confirmed", "refuted", "not decided", "not tested"]
@@ -49,14 +50,37 @@ ADVICE: dict[tuple[str, str], Advice] = {
 
 
 @dataclass(frozen=True)
+class Deciding:
+    """The comparison that the ruling hangs on: of those that had to come out, the closest call.
+
+    Args:
+        strategy, best: what is compared; the difference is strategy minus best.
+        margin: by how much the strategy has to be behind to be told apart, given the others.
+        sentence: what was measured, and what would decide.
+    """
+
+    strategy: str
+    best: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+    margin: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Ruling:
     """What a study says on its rule of thumb.
 
     Args:
+        advice: what the notes advise; `advised`: the strategies here that follow it; `note`: why these.
         outcome: confirmed: an advised strategy is best and every other one is behind it; refuted: every
             advised one is behind the best; not decided: an advised one can't be told apart from the best, or
             from what is not advised; not tested: no advised strategy has a result.
-        sentence: the outcome in plain words, with numbers.
+        measured: what was found, in plain words, with numbers.
+        sentence: advice and finding together.
+        deciding: the margin that decides; None where nothing was compared.
     """
 
     size: str
@@ -65,31 +89,41 @@ class Ruling:
     advised: tuple[str, ...]
     note: str
     outcome: Outcome
+    measured: str
     sentence: str
+    deciding: Deciding | None
     source: str = SOURCE
     source_url: str = SOURCE_URL
 
 
-def judge(scenario: Scenario, places: Mapping[str, Place], numbers: Mapping[str, str]) -> Ruling:
+def judge(scenario: Scenario, places: Mapping[str, Place], compared: Mapping[str, Comparison]) -> Ruling:
     """Rule on the advice for a scenario.
 
     Args:
         scenario: the study's.
         places: each strategy's place against the best.
-        numbers: for each compared strategy, its difference to the best in words.
+        compared: each strategy that was compared, against the best.
     """
     advice = ADVICE[scenario.size, scenario.similarity]
     tested = [
         name for name in advice.advised if places.get(name, "no result") not in {"no result", "not compared"}
     ]
     others = [name for name in places if name not in advice.advised]
-    outcome, finding = _rule(tested, others, places, numbers)
+    outcome, finding, hinges = _rule(tested, others, places, compared)
     sentence = (
         f"For {scenario.size} data {_LIKENESS[scenario.similarity]} the rule of thumb is to {advice.text} "
         f"({' or '.join(advice.advised)}). {finding}"
     )
     return Ruling(
-        scenario.size, scenario.similarity, advice.text, advice.advised, advice.note, outcome, sentence
+        size=scenario.size,
+        similarity=scenario.similarity,
+        advice=advice.text,
+        advised=advice.advised,
+        note=advice.note,
+        outcome=outcome,
+        measured=finding,
+        sentence=sentence,
+        deciding=_deciding([compared[name] for name in hinges]),
     )
 
 
@@ -97,27 +131,58 @@ _LIKENESS = {"similar": "similar to the source", "different": "different from th
 
 
 def _rule(
-    tested: Sequence[str], others: Sequence[str], places: Mapping[str, Place], numbers: Mapping[str, str]
-) -> tuple[Outcome, str]:
+    tested: Sequence[str],
+    others: Sequence[str],
+    places: Mapping[str, Place],
+    compared: Mapping[str, Comparison],
+) -> tuple[Outcome, str, Sequence[str]]:
+    """Return the outcome, the finding in words, and the strategies that had to be behind the best."""
     best = next((name for name, place in places.items() if place == "best"), "")
     level = [name for name in tested if places[name] != "behind"]
     rivals = [name for name in others if places[name] in {"tied", "ahead"}]
     beaten = [name for name in others if places[name] == "behind"]
     if not tested:
-        return "not tested", "No strategy that follows it has a result here."
+        return "not tested", "No strategy that follows it has a result here.", []
     if not level:
-        return "refuted", f"It did not hold: {_listed(tested, numbers)}."
+        return "refuted", f"It did not hold: {_listed(tested, compared)}.", tested
     if best not in tested:
-        return "not decided", f"It was neither best nor beaten: {_listed(tested, numbers)}."
+        return "not decided", f"It was neither best nor beaten: {_listed(tested, compared)}.", tested
     if rivals:
-        return (
-            "not decided",
-            f"{best} follows it and is best, but not beyond doubt: {_listed(rivals, numbers)}.",
-        )
+        finding = f"{best} follows it and is best, but not beyond doubt: {_listed(rivals, compared)}."
+        return "not decided", finding, rivals
     if not beaten:
-        return "not decided", f"{best} follows it, and there is nothing else to compare it with."
-    return "confirmed", f"It held, {best} is best: {_listed(beaten, numbers)}."
+        return "not decided", f"{best} follows it, and there is nothing else to compare it with.", []
+    return "confirmed", f"It held, {best} is best: {_listed(beaten, compared)}.", beaten
 
 
-def _listed(names: Sequence[str], numbers: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} {numbers[name]}" for name in names)
+def _listed(names: Sequence[str], compared: Mapping[str, Comparison]) -> str:
+    return "; ".join(f"{name} {compared[name].words}" for name in names)
+
+
+def _deciding(compared: Sequence[Comparison]) -> Deciding | None:
+    """Return of those that have to be behind the best the one that is least so, for its margin."""
+
+    def lacking(comparison: Comparison) -> float:
+        return comparison.difference.value + (1.0 if comparison.margin is None else comparison.margin)
+
+    if not compared:
+        return None
+    closest = max(compared, key=lacking)
+    difference, margin = closest.difference, closest.margin
+    if margin is None:
+        sentence = f"No difference between {closest.strategy} and {closest.other} could have decided it."
+    else:
+        sentence = (
+            f"It hangs on {closest.strategy}, which is told apart from {closest.other} if it is behind by "
+            f"{margin:.3f} or more; measured: {signed(difference.value)}."
+        )
+    return Deciding(
+        strategy=closest.strategy,
+        best=closest.other,
+        difference=difference.value,
+        low=difference.low,
+        high=difference.high,
+        p_holm=closest.p_holm,
+        margin=margin,
+        sentence=sentence,
+    )

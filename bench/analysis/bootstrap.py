@@ -1,4 +1,4 @@
-"""Uncertainty from seeds and test images together: the crossed bootstrap, and Holm's correction.
+"""Uncertainty from seeds and test images together: the crossed bootstrap.
 
 Every run (a seed) answers every test image, so the two are crossed, not nested, and are resampled
 independently of each other (the pigeonhole bootstrap: Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat.
@@ -13,7 +13,7 @@ less than 95 %.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import stats
@@ -71,13 +71,20 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its 95 % interval and two-sided p-value, before any correction."""
+    """A paired difference with its 95 % interval and two-sided p-value, before any correction.
+
+    Args:
+        error: its standard error; 0 where every image shows the same difference.
+        degrees: of freedom of t; None where there is no variance.
+    """
 
     value: float
     low: float
     high: float
     p: float
     seeds: int
+    error: float
+    degrees: float | None
 
 
 class Crossed:
@@ -103,6 +110,10 @@ class Crossed:
         """Kish's effective sample size: N for accuracy, less for balanced accuracy of uneven classes."""
         return len(self._groups) ** 2 / sum(1 / len(group) for group in self._groups)
 
+    def _most_effective(self, seeds: int) -> float:
+        """Return how many answers there can be at most behind a mean: those of all seeds."""
+        return self.effective_images * seeds
+
     @property
     def _images_vary(self) -> bool:
         return any(len(group) > 1 for group in self._groups)
@@ -123,13 +134,11 @@ class Crossed:
     def _variance(self, values: np.ndarray, resampled: np.ndarray) -> Variance:
         """Split the variance of the mean of `values`, shape (S,), given their resamples, shape (draws, S)."""
         count = len(values)
-        generator = np.random.default_rng([self._seed, 1])
-        drawn = generator.multinomial(max(count - 1, 1), np.full(count, 1 / count), size=self._draws)
-        weights = drawn / drawn.sum(axis=1, keepdims=True)
+        weights = _seed_weights(self._seed, self._draws, count)
         centre = values.mean()
         seeds = weights @ values - centre
         images = resampled.mean(axis=1) - centre
-        both = (weights * resampled).sum(axis=1) - centre
+        both = np.einsum("ds,ds->d", weights, resampled) - centre
         parts = [float(np.var(part)) for part in (seeds, images, both - seeds - images)]
         seed_part, image_part, interaction = (part if part > ROUNDING else 0.0 for part in parts)
         return Variance(seed_part, image_part, interaction, count, self.images)
@@ -151,7 +160,7 @@ class Crossed:
         """
         size, degrees = self.effective_images, float("inf")
         if self._images_vary and variance.total > 0 and 0 < value < 1:
-            size = min(value * (1 - value) / variance.total, size * variance.seed_count)
+            size = min(value * (1 - value) / variance.total, self._most_effective(variance.seed_count))
             degrees = variance.degrees
         t2 = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) ** 2
         centre = (value + t2 / (2 * size)) / (1 + t2 / size)
@@ -163,13 +172,15 @@ class Crossed:
         values = self.values[list(rows)] - self.values[list(others)]
         variance = self._variance(values, self._resampled[:, list(rows)] - self._resampled[:, list(others)])
         value = float(values.mean())
+        error, degrees = 0.0, None
         if self._images_vary and variance.total > 0:
-            error = np.sqrt(variance.total)
-            half = float(stats.t.ppf((1 + LEVEL) / 2, variance.degrees) * error)
-            p = float(2 * stats.t.sf(abs(value) / error, variance.degrees))
+            error, degrees = float(np.sqrt(variance.total)), variance.degrees
+            half = float(stats.t.ppf((1 + LEVEL) / 2, degrees) * error)
+            p = float(2 * stats.t.sf(abs(value) / error, degrees))
         else:
             half, p = self._without_variance(value)
-        return Difference(value, max(-1.0, value - half), min(1.0, value + half), p, len(values))
+        low, high = max(-1.0, value - half), min(1.0, value + half)
+        return Difference(value, low, high, p, len(values), error, degrees)
 
     def _without_variance(self, value: float) -> tuple[float, float]:
         """Return half-width and p where every image shows the same difference: exact, over images alone."""
@@ -179,19 +190,65 @@ class Crossed:
         return half, 1.0 if value == 0 else min(1.0, 2.0 ** (1 - self.images))  # sign test
 
 
+class CrossedRatios(Crossed):
+    """Ratios of sums over images, such as IoU, of R runs on the same N images, resampled by image.
+
+    The metric is the mean over K ratios (classes), each the sum of its numerators over all images by that of
+    its denominators; a ratio that no drawn image has anything to say on is left out of the mean.
+
+    Args:
+        numerators: float, shape (R, N, K).
+        denominators: float, shape (R, N, K).
+        weights: float, shape (N, K): how much an image says on a ratio (pixels of the class in its truth).
+        draws: number of resamples.
+        seed: of the random numbers.
+    """
+
+    def __init__(
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        weights: np.ndarray,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> None:
+        self._groups = [np.arange(numerators.shape[1])]
+        self._draws, self._seed = draws, seed
+        self.images = numerators.shape[1]
+        self._sums = [numerators, denominators, weights[None]]
+        self.values = self._mean_ratios(np.ones((1, self.images)))[0]
+        generator = np.random.default_rng([seed, 0])
+        step = max(1, BLOCK // max(self.images, numerators.shape[0] * numerators.shape[2]))
+        self._resampled = np.concatenate(
+            [
+                self._mean_ratios(_image_weights(generator, min(step, draws - start), self.images))
+                for start in range(0, draws, step)
+            ]
+        )
+
+    def _most_effective(self, _seeds: int) -> float:
+        """An image holds many pixels, so their number sets no limit."""
+        return float("inf")
+
+    def _mean_ratios(self, drawn: np.ndarray) -> np.ndarray:
+        """Return the metric of each run, shape (D, R), under weights of the images, shape (D, N)."""
+        above, below, shown = (np.einsum("dn,rnk->drk", drawn, part, optimize=True) for part in self._sums)
+        counted = shown > 0
+        ratios = np.divide(above, below, out=np.zeros_like(above), where=counted & (below > 0))
+        return np.asarray(ratios.sum(axis=2) / np.maximum(counted.sum(axis=2), 1))
+
+
+@lru_cache(maxsize=2)  # the same for every pair of strategies with as many seeds
+def _seed_weights(seed: int, draws: int, count: int) -> np.ndarray:
+    """Return resamples of count - 1 out of `count` seeds: weights with sum 1, shape (draws, count)."""
+    generator = np.random.default_rng([seed, 1])
+    drawn = generator.multinomial(max(count - 1, 1), np.full(count, 1 / count), size=draws)
+    return np.asarray(drawn / drawn.sum(axis=1, keepdims=True))
+
+
 def _image_weights(generator: np.random.Generator, rows: int, size: int) -> np.ndarray:
     """Return `rows` resamples of size - 1 out of `size` images: weights with sum 1, shape (rows, size)."""
     if size == 1:
         return np.ones((rows, 1))
     drawn = generator.integers(0, size, (rows, size - 1)) + np.arange(rows)[:, None] * size
     return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size) / (size - 1)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given (Holm 1979, Scand. J. Stat. 6)."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted

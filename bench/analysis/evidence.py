@@ -1,6 +1,6 @@
 """What the store holds on one study, in the shape that analysis and report read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,18 @@ RUN_COLUMNS = (
         "test_balanced_accuracy",
         "test_loss",
     ),
-    *("train_seconds", "eval_seconds", "epochs", "trainable_parameters", "peak_memory_bytes"),
+    *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
+    *("epochs", "trainable_parameters", "peak_memory_bytes"),
     *("run_key", "mlflow_run_id", "error"),
 )
 TRIAL_COLUMNS = (
     *("study", "strategy", "trial", "status", "val_accuracy", "val_balanced_accuracy", "val_loss"),
-    *("train_seconds", "eval_seconds", "epochs", "run_key", "mlflow_run_id"),
+    *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
+    *("epochs", "run_key", "mlflow_run_id"),
 )
 CURVE_COLUMNS = ("strategy", "seed", "epoch", "learning_rate", "train_loss", "val_loss")
 PREDICTION_COLUMNS = ("strategy", "seed", "image", "target", "prediction")
+STAGE_COLUMNS = ("strategy", "seed", "stage", "depth", "change", "cka")
 
 
 def canonical(strategies: Iterable[str]) -> list[str]:
@@ -39,7 +42,7 @@ def canonical(strategies: Iterable[str]) -> list[str]:
 def _tidy(frame: pd.DataFrame, columns: tuple[str, ...], by: list[str]) -> pd.DataFrame:
     """Return the frame with every column (absent ones empty), first ours in order, rows sorted."""
     frame = frame.reindex(columns=[*columns, *sorted(set(frame.columns) - set(columns))])
-    order = {name: place for place, name in enumerate(canonical(frame["strategy"]))}
+    order = {name: place for place, name in enumerate(canonical(frame["strategy"].unique()))}
     return frame.sort_values(
         ["strategy", *by], key=lambda c: c.map(order) if c.name == "strategy" else c, kind="stable"
     ).reset_index(drop=True)
@@ -54,7 +57,17 @@ class Evidence:
         trials: a row per tuning trial; `TRIAL_COLUMNS` and `param_<name>`.
         curves: a row per epoch of a final run; `CURVE_COLUMNS` and `val_<metric>`.
         predictions: a row per final run and test image; targets and predictions are class names or numbers.
+            For segmentation a row per final run, test image and class (target), with the pixels of its truth,
+            its prediction, and their intersection.
         provenance: JSON types: command, versions, device, digests, counts; shown in the report as it is.
+        stages: how far each stage moved, a row per final run and stage (its name, and its depth from 0): the
+            relative change of its weights ||w - w0|| / ||w0||, and the linear CKA (Kornblith et al. 2019) of
+            what it puts out before and after, on the same images. Empty where nothing is known.
+        images: small PNG pictures of test images by name, as far as they are at hand.
+        examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
+            or "worst"); for segmentation only.
+        run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
+        fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
     study: Study
@@ -63,6 +76,11 @@ class Evidence:
     curves: pd.DataFrame
     predictions: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
+    stages: pd.DataFrame = field(default_factory=pd.DataFrame)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    examples: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
+    run_pages: str = ""
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         for name, columns, by in (
@@ -70,6 +88,7 @@ class Evidence:
             ("trials", TRIAL_COLUMNS, ["trial"]),
             ("curves", CURVE_COLUMNS, ["seed", "epoch"]),
             ("predictions", PREDICTION_COLUMNS, ["seed", "image"]),
+            ("stages", STAGE_COLUMNS, ["seed", "depth"]),
         ):
             object.__setattr__(self, name, _tidy(getattr(self, name), columns, by))
 
@@ -79,9 +98,45 @@ class Evidence:
         return canonical([*self.study.strategies, *self.runs["strategy"]])
 
     @property
+    def lacking(self) -> list[str]:
+        """What of the study is not there or failed, a line for each strategy concerned."""
+        lines = []
+        for strategy in self.study.strategies:
+            trials = int((self.trials["strategy"] == strategy).sum())
+            own = self.runs[self.runs["strategy"] == strategy]
+            missing = sorted(set(range(1, self.study.seeds + 1)) - set(own["seed"]))
+            failed = sorted(own[own["status"] == "failed"]["seed"])
+            parts = [f"{trials} of {self.study.tuning.trials} trials"] * (trials < self.study.tuning.trials)
+            parts += [f"no run of seed {', '.join(map(str, missing))}"] * bool(missing)
+            parts += [f"seed {', '.join(map(str, failed))} failed"] * bool(failed)
+            lines += [f"{strategy}: {'; '.join(parts)}"] * bool(parts)
+        return lines
+
+    @property
     def done(self) -> pd.DataFrame:
         """The final runs that ended well."""
         return self.runs[(self.runs["status"] == "done") & self.runs[f"test_{self.study.metric}"].notna()]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """How many pixels of each class the masks of N test images hold.
+
+    Args:
+        classes: the K classes that occur in the truth, the largest first.
+        truth: float, shape (N, K).
+        predicted, intersection: float, shape (R, N, K), of each run.
+    """
+
+    classes: tuple[str, ...]
+    truth: np.ndarray
+    predicted: np.ndarray
+    intersection: np.ndarray
+
+    @property
+    def union(self) -> np.ndarray:
+        """Pixels of the class in truth or prediction: shape (R, N, K)."""
+        return np.asarray(self.truth + self.predicted - self.intersection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +145,34 @@ class Answers:
 
     Args:
         rows: (strategy, seed) to row number.
-        correct: float, shape (R, N).
-        targets: the N class names.
+        correct: float, shape (R, N); for segmentation the share of the image's pixels that is right.
+        targets: the N class names; empty ones for segmentation.
         dropped: test images left out because some run has no prediction for them.
+        pixels: for segmentation.
+        images: their N names, sorted; for classification.
     """
 
     rows: dict[tuple[str, int], int]
     correct: np.ndarray
     targets: np.ndarray
     dropped: int
+    pixels: Pixels | None = None
+    images: tuple[str, ...] = ()
+
+
+def of_done(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows (of curves, predictions, stages) that belong to a final run that ended well."""
+    key = ["strategy", "seed"]
+    done = pd.MultiIndex.from_frame(evidence.done[key])
+    return rows[pd.MultiIndex.from_frame(rows[key]).isin(done)]
 
 
 def answers(evidence: Evidence) -> Answers:
     """Return which done run is right on which image, for the images that all of them have."""
-    key, predictions = ["strategy", "seed"], evidence.predictions
-    done = pd.MultiIndex.from_frame(evidence.done[key])
-    known = predictions[pd.MultiIndex.from_frame(predictions[key]).isin(done)]
+    if evidence.study.task == "segmentation":
+        return _pixel_answers(evidence)
+    key = ["strategy", "seed"]
+    known = of_done(evidence, evidence.predictions)
     right = (known["target"] == known["prediction"]).astype(float)
     # not pivot_table, which would average over an image that is named twice
     table = known.assign(right=right).pivot(index=key, columns="image", values="right")  # noqa: PD010
@@ -117,4 +184,44 @@ def answers(evidence: Evidence) -> Answers:
         complete.to_numpy(dtype=float),
         targets.astype(str).to_numpy(dtype=str),
         table.shape[1] - complete.shape[1],
+        images=tuple(map(str, complete.columns)),
+    )
+
+
+def _pixel_answers(evidence: Evidence) -> Answers:
+    """Return the pixels that each done run gets right, for the images that all of them have.
+
+    A class that occurs in no truth has no IoU; what is predicted of it counts against the other classes.
+    """
+    key, counts, predictions = (
+        ["strategy", "seed"],
+        ["truth", "predicted", "intersection"],
+        evidence.predictions,
+    )
+    done = pd.MultiIndex.from_frame(evidence.done[key])
+    known = predictions[pd.MultiIndex.from_frame(predictions[key]).isin(done)]
+    if known.empty:
+        nothing = np.zeros((0, 0))
+        return Answers({}, nothing, np.zeros(0, str), 0, Pixels((), nothing, nothing[None], nothing[None]))
+    shown = known.groupby("target")["truth"].sum().sort_values(ascending=False, kind="stable")
+    classes = [name for name, pixels in shown.items() if pixels > 0]
+    images = known.groupby("image")[key].apply(lambda rows: len(rows.drop_duplicates()))
+    complete = images.index[images == len(known[key].drop_duplicates())]
+    known = known[known["image"].isin(complete) & known["target"].isin(classes)]
+    rows = list(dict.fromkeys(zip(known["strategy"], known["seed"], strict=True)))
+    whole = pd.MultiIndex.from_product([rows, complete, classes])
+    index = pd.MultiIndex.from_arrays(
+        [list(zip(known["strategy"], known["seed"], strict=True)), known["image"], known["target"]]
+    )
+    table = known[counts].set_axis(index).reindex(whole, fill_value=0)
+    shape = (len(rows), len(complete), len(classes))
+    truth, predicted, intersection = (table[n].to_numpy(dtype=float).reshape(shape) for n in counts)
+    labelled = truth.sum(axis=2)
+    right = np.divide(intersection.sum(axis=2), labelled, out=np.ones(shape[:2]), where=labelled > 0)
+    return Answers(
+        {(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(rows)},
+        right,
+        np.full(len(complete), ""),
+        len(images) - len(complete),
+        Pixels(tuple(map(str, classes)), truth[0], predicted, intersection),
     )

@@ -1,18 +1,21 @@
 """From evidence to a summary: results, comparisons with the best, the ruling, and the verdict in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from bench.analysis.advice import Place, Ruling, judge
-from bench.analysis.bootstrap import DRAWS, LEVEL, Crossed, Difference, Estimate, holm
+from bench.analysis.bootstrap import DRAWS, Crossed, CrossedRatios, Estimate
+from bench.analysis.compare import POWER, Comparison, compare_all, group, letters
 from bench.analysis.evidence import Answers, Evidence, answers
-from bench.study import Study
+from bench.analysis.mistakes import ClassResult, Confused, by_class, confused
+from bench.study import Study, metric_in_words
 
-ALPHA = 1 - LEVEL
+FROZEN = "feature_extractor"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,10 @@ class Result:
         done, failed, missing: final runs; together the study's seeds.
         test: mean test metric over seeds with its interval.
         test_mean, val_mean: the same mean, and the one that selects, from the runs' own metrics.
-        train_seconds, eval_seconds: mean of a final run.
+        letters: of its groups: strategies that share none are told apart; empty without a result.
+        train_seconds, eval_seconds: mean of a final run, with what it spent on frozen features.
+        cached_seconds, uncached_seconds: mean of training and evaluation of a final run that finds its frozen
+            features, and of one that has to compute them; the same where nothing is frozen.
         tuning_seconds: training and evaluation of all trials.
         trials: number of trials by status.
         errors: distinct reasons of failed runs.
@@ -31,6 +37,7 @@ class Result:
 
     strategy: str
     place: Place
+    letters: str
     done: int
     failed: int
     missing: int
@@ -39,41 +46,12 @@ class Result:
     val_mean: float | None
     train_seconds: float | None
     eval_seconds: float | None
+    cached_seconds: float | None
+    uncached_seconds: float | None
     tuning_seconds: float
     trials: Mapping[str, int]
     trainable_parameters: int | None
     errors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A strategy against the best: paired difference (strategy minus best), and its p-value after Holm."""
-
-    strategy: str
-    best: str
-    place: Place
-    difference: Difference
-    p_holm: float
-
-    @property
-    def words(self) -> str:
-        """The difference in words: `is behind full by 0.021 [0.004, 0.038], p = 0.012`."""
-        d, p = self.difference, f"p = {self.p_holm:.3f}".replace("= 0.000", "< 0.001")
-        if self.place == "tied":
-            interval = f"[{signed(d.low)}, {signed(d.high)}]"
-            return f"can't be told apart from {self.best} (difference {signed(d.value)} {interval}, {p})"
-        low, high = sorted((abs(d.low), abs(d.high)))
-        where = f"behind {self.best}" if self.place == "behind" else f"ahead of {self.best}"
-        return f"is {where} by {abs(d.value):.3f} [{low:.3f}, {high:.3f}], {p}"
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """Share of a class's test images that each strategy gets right, mean over its seeds."""
-
-    name: str
-    images: int
-    recall: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,9 +60,14 @@ class Summary:
 
     Args:
         best: the best strategy by mean validation metric; test does not choose. None: no run is done.
-        level: the strategies that can't be told apart from the best, itself included.
+        level: the strategies that are not behind the best, itself included.
+        comparisons: of each other strategy with the best, strategy minus best.
+        pairs: of all strategies with each other, in canonical order.
+        groups: the largest sets of strategies no two of which can be told apart, best mean first.
         verdict: who won, how sure, in plain words.
         notes: what limits the verdict: failures, missing runs, a single seed.
+        gain_over: what the best is set against by class; None if there is nothing.
+        confused: the pairs of classes that the best confuses most.
     """
 
     study: str
@@ -95,24 +78,28 @@ class Summary:
     best: str | None
     level: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    pairs: tuple[Comparison, ...]
+    groups: tuple[tuple[str, ...], ...]
     ruling: Ruling | None
     verdict: str
     notes: tuple[str, ...]
     classes: tuple[ClassResult, ...]
+    gain_over: str | None
+    confused: tuple[Confused, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Summary":
+        """Return the summary that `as_json` gave; other keys are passed over."""
+        names = {field.name for field in fields(cls)}
+        return TypeAdapter(cls).validate_python({k: v for k, v in values.items() if k in names})
+
     def result(self, strategy: str) -> Result:
         """Return a strategy's result."""
         return next(result for result in self.results if result.strategy == strategy)
-
-
-def signed(value: float) -> str:
-    """Return a difference with its sign and three decimals, with a real minus; zero has none."""
-    text = f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    return text if float(f"{value:.3f}") else "0.000"
 
 
 def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
@@ -120,15 +107,27 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
     found = answers(evidence)
     crossed = _crossed(found, evidence.study, draws, seed) if found.rows else None
     best = _best(evidence)
-    comparisons = _compare(found, crossed, evidence.strategies, best)
+    rows = _rows(found, evidence.strategies)
+    pairs = compare_all(rows, crossed, best) if crossed else ()
+    comparisons = tuple(
+        pair if pair.other == best else pair.reversed()
+        for pair in pairs
+        if best in {pair.strategy, pair.other}
+    )
     places: dict[str, Place] = dict.fromkeys(evidence.strategies, "not compared")
     places |= {name: "no result" for name in places if name not in set(evidence.done["strategy"])}
     places |= {comparison.strategy: comparison.place for comparison in comparisons}
     if best:
         places[best] = "best"
-    results = tuple(_result(evidence, found, crossed, name, place) for name, place in places.items())
-    words = {comparison.strategy: comparison.words for comparison in comparisons}
+    results = tuple(_result(evidence, rows, crossed, name, place) for name, place in places.items())
+    ranked = sorted(
+        rows, key=lambda name: -next(r.test.value for r in results if r.strategy == name and r.test)
+    )
+    groups = group(ranked, pairs)
+    lettered = letters(groups)
+    results = tuple(replace(result, letters=lettered.get(result.strategy, "")) for result in results)
     scenario = evidence.study.scenario
+    against = _set_against(evidence, best)
     return Summary(
         study=evidence.study.name,
         question=evidence.study.question,
@@ -138,14 +137,26 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         best=best,
         level=tuple(name for name, place in places.items() if place in {"best", "tied", "ahead"}),
         comparisons=comparisons,
-        ruling=judge(scenario, places, words) if scenario else None,
+        pairs=pairs,
+        groups=groups,
+        ruling=judge(scenario, places, {c.strategy: c for c in comparisons}) if scenario else None,
         verdict=_verdict(results, comparisons, evidence.study, crossed.images if crossed else 0),
-        notes=_notes(evidence, found, results),
-        classes=_classes(found),
+        notes=(*_notes(evidence, found, results), *_sensitivity(comparisons)),
+        classes=by_class(found, rows, best, against),
+        gain_over=against,
+        confused=confused(evidence, best),
     )
 
 
 def _crossed(found: Answers, study: Study, draws: int, seed: int) -> Crossed:
+    if found.pixels and study.metric == "mean_iou":
+        return CrossedRatios(found.pixels.intersection, found.pixels.union, found.pixels.truth, draws, seed)
+    if found.pixels:
+        hits, truth = (
+            found.pixels.intersection.sum(2, keepdims=True),
+            found.pixels.truth.sum(1, keepdims=True),
+        )
+        return CrossedRatios(hits, np.broadcast_to(truth, hits.shape), truth, draws, seed)
     balanced = study.metric == "balanced_accuracy"
     strata = (
         np.unique(found.targets, return_inverse=True)[1] if balanced else np.zeros(len(found.targets), int)
@@ -153,63 +164,62 @@ def _crossed(found: Answers, study: Study, draws: int, seed: int) -> Crossed:
     return Crossed(found.correct, strata, draws, seed)
 
 
-def _best(evidence: Evidence) -> str | None:
+def _best(evidence: Evidence, without: str = "") -> str | None:
     """Return the best strategy by mean validation metric; of equal ones the first in canonical order."""
     means = evidence.done.groupby("strategy")[f"val_{evidence.study.metric}"].mean().dropna().to_dict()
     return max(
-        (name for name in evidence.strategies if name in means), key=lambda name: means[name], default=None
+        (name for name in evidence.strategies if name in means and name != without),
+        key=lambda name: means[name],
+        default=None,
     )
 
 
-def _compare(
-    found: Answers, crossed: Crossed | None, strategies: Sequence[str], best: str | None
-) -> tuple[Comparison, ...]:
-    """Compare each strategy with the best on the seeds that both have."""
-    if crossed is None or best is None:
-        return ()
-    seeds = {name: {s for n, s in found.rows if n == name} for name in strategies}
-    differences = {
-        name: crossed.difference(
-            [found.rows[name, s] for s in sorted(shared)], [found.rows[best, s] for s in sorted(shared)]
-        )
-        for name in strategies
-        if name != best and (shared := seeds[name] & seeds[best])
-    }
-    adjusted = holm([difference.p for difference in differences.values()])
-    return tuple(
-        Comparison(name, best, _place(difference, p), difference, p)
-        for (name, difference), p in zip(differences.items(), adjusted, strict=True)
-    )
+def _rows(found: Answers, strategies: Sequence[str]) -> dict[str, dict[int, int]]:
+    """Return strategy to seed to row of the answers, for the strategies that have any."""
+    rows: dict[str, dict[int, int]] = {}
+    for (name, seed), row in found.rows.items():
+        rows.setdefault(name, {})[seed] = row
+    return {name: rows[name] for name in strategies if name in rows}
 
 
-def _place(difference: Difference, p: float) -> Place:
-    if p >= ALPHA:
-        return "tied"
-    return "behind" if difference.value < 0 else "ahead"
-
-
-def _result(evidence: Evidence, found: Answers, crossed: Crossed | None, name: str, place: Place) -> Result:
+def _result(
+    evidence: Evidence,
+    rows: Mapping[str, Mapping[int, int]],
+    crossed: Crossed | None,
+    name: str,
+    place: Place,
+) -> Result:
     runs = evidence.runs[evidence.runs["strategy"] == name]
     done = evidence.done[evidence.done["strategy"] == name]
     trials = evidence.trials[evidence.trials["strategy"] == name]
-    rows = [row for (strategy, _), row in found.rows.items() if strategy == name]
+    cached, uncached = _costs(done)
     parameters = _mean(done["trainable_parameters"])
     return Result(
         strategy=name,
         place=place,
+        letters="",
         done=len(done),
         failed=len(runs) - len(done),
         missing=max(0, evidence.study.seeds - len(runs)),
-        test=crossed.estimate(rows) if crossed and rows else None,
+        test=crossed.estimate(list(rows[name].values())) if crossed and name in rows else None,
         test_mean=_mean(done[f"test_{evidence.study.metric}"]),
         val_mean=_mean(done[f"val_{evidence.study.metric}"]),
         train_seconds=_mean(done["train_seconds"]),
         eval_seconds=_mean(done["eval_seconds"]),
+        cached_seconds=cached,
+        uncached_seconds=uncached,
         tuning_seconds=float(trials[["train_seconds", "eval_seconds"]].astype(float).sum().sum()),
         trials={s: int((trials["status"] == s).sum()) for s in ("done", "pruned", "failed")},
         trainable_parameters=None if parameters is None else round(parameters),
         errors=tuple(sorted(set(runs.loc[runs["status"] == "failed", "error"].dropna().astype(str)))),
     )
+
+
+def _costs(done: pd.DataFrame) -> tuple[float | None, float | None]:
+    """Return the mean seconds of a run with its frozen features at hand, and without."""
+    spent = done["train_seconds"].astype(float) + done["eval_seconds"].astype(float)
+    cached = done["cached_seconds"].astype(float).fillna(spent)  # runs of before it was kept
+    return _mean(cached), _mean(cached + done["feature_seconds"].astype(float).fillna(0.0))
 
 
 def _mean(values: "pd.Series[Any]") -> float | None:
@@ -221,7 +231,7 @@ def _verdict(results: Sequence[Result], comparisons: Sequence[Comparison], study
     best = next((result for result in results if result.place == "best"), None)
     if best is None:
         return "No final run is done, so there is nothing to compare."
-    name, metric, test = best.strategy, study.metric.replace("_", " "), best.test
+    name, metric, test = best.strategy, metric_in_words(study.metric), best.test
     if test is None:
         return f"{name} is best by validation; its predictions are not stored, so nothing can be compared."
     opening = (
@@ -256,6 +266,22 @@ def _notes(evidence: Evidence, found: Answers, results: Sequence[Result]) -> tup
     return tuple(notes)
 
 
+def _sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Say how small a difference from the best this study could have seen."""
+    sizes = sorted(c.detectable for c in comparisons if c.detectable is not None)
+    if not comparisons:
+        return ()
+    if all(c.difference.degrees is None for c in comparisons):
+        return ("No test image was answered differently, so what this study could have seen is unknown.",)
+    if not sizes:
+        return ("No difference from the best would have been seen with power 0.8 by a study this small.",)
+    spread = (
+        f"{sizes[0]:.3f}" if f"{sizes[0]:.3f}" == f"{sizes[-1]:.3f}" else f"{sizes[0]:.3f} to {sizes[-1]:.3f}"
+    )
+    opening = f"The smallest true difference from the best that this study could have seen (power {POWER:g})"
+    return (f"{opening}: {spread}, by strategy.",)
+
+
 def _keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
     return [(str(strategy), int(seed)) for strategy, seed in zip(runs["strategy"], runs["seed"], strict=True)]
 
@@ -270,17 +296,13 @@ def _trouble(result: Result) -> str:
     return f"{result.strategy}: of {_count(total, 'final run')} {_and([p for p in parts if p])}{reasons}."
 
 
-def _classes(found: Answers) -> tuple[ClassResult, ...]:
-    strategies = list(dict.fromkeys(strategy for strategy, _ in found.rows))
-    rows = {s: [row for (name, _), row in found.rows.items() if name == s] for s in strategies}
-    return tuple(
-        ClassResult(
-            str(target),
-            int((chosen := found.targets == target).sum()),
-            {s: float(found.correct[np.ix_(rows[s], chosen)].mean()) for s in strategies},
-        )
-        for target in np.unique(found.targets)
-    )
+def _set_against(evidence: Evidence, best: str | None) -> str | None:
+    """Return what the best is compared with by class: the frozen backbone, or else the runner-up."""
+    if best is None:
+        return None
+    if best != FROZEN and (evidence.done["strategy"] == FROZEN).any():
+        return FROZEN
+    return _best(evidence, without=best)
 
 
 def _count(number: int, noun: str) -> str:

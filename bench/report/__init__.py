@@ -2,6 +2,7 @@
 
 from bench.report.pages import write, write_overview
 from bench.report.preview import preview
+from bench.report.sizes import write_sizes
 from bench.report.tables import table
 
-__all__ = ["preview", "table", "write", "write_overview"]
+__all__ = ["preview", "table", "write", "write_overview", "write_sizes"]

@@ -1,160 +1,162 @@
 """Puts a report together: every file is made first, then each put in place, so an old report stays whole."""
 
 import base64
-import io
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from bench.analysis import Evidence, Summary, summarise
+from bench.analysis.advice import SOURCE, SOURCE_URL
 from bench.paths import replacing
-from bench.report import tables
-from bench.report.figures import draw_accuracy, draw_cost, draw_curves, draw_overview, metric_name
-from bench.report.style import look, render, theme
-from bench.study import Study
+from bench.report import figures, forms, pdf, tables
+from bench.report.figures import studies
+from bench.report.picture import Picture
+from bench.report.style import look, theme
+from bench.standing import VERSION
+from bench.study import Study, metric_in_words
 
-VERSION = 1  # of summary.json
 CLASSES_SHOWN = 40
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with the words that go with it.
-
-    Args:
-        name: of its files, without ending.
-        title: what it shows; also its heading.
-        caption: how to read it.
-        alt: its message, for who can't see it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: bytes
-
-    @property
-    def source(self) -> str:
-        """The SVG as a data address, so that the page is one file."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+RUNS_SHOWN = 500
 
 
 def write(evidence: Evidence, folder: Path) -> None:
-    """Write the report of one study: tables, summary, figures, `report.md`, `index.html`."""
+    """Write the report of one study: tables, summary, figures, `report.md`, `report.pdf`, `index.html`."""
     summary = summarise(evidence)
     with theme():
-        pictures = _pictures(evidence, summary)
+        pictures = figures.of_study(evidence, summary)
     headers, rows = tables.table(summary)
-    context = {
+    run_headers, runs = tables.runs(evidence)
+    context: dict[str, Any] = {
         "summary": summary,
         "study": evidence.study,
         "headers": headers,
         "rows": rows,
+        "pairs": tables.pairs(summary),
+        "run_headers": run_headers,
+        "runs": runs[:RUNS_SHOWN],
+        "more_runs": max(0, len(runs) - RUNS_SHOWN),
+        "run_pages": evidence.run_pages if evidence.run_pages.startswith(("http://", "https://")) else "",
         "pictures": pictures,
         "classes": summary.classes[:CLASSES_SHOWN],
         "provenance": _provenance(evidence.provenance),
         "command": evidence.provenance.get("command") or f"bench run --study {evidence.study.name}",
     }
-    files = {
-        "runs.csv": _csv(evidence.runs),
-        "trials.csv": _csv(evidence.trials),
-        "summary.json": _json(summary.as_json() | {"provenance": evidence.provenance}),
-        "report.md": _render("report.md.j2", context),
-        "index.html": _render("report.html.j2", context),
+    files: dict[str, str | bytes] = {
+        **_tables(summary),
+        "runs.csv": forms.csv(evidence.runs),
+        "trials.csv": forms.csv(evidence.trials),
+        "summary.json": _json(
+            summary.as_json()
+            | {"table": {"headers": headers, "rows": rows}, "provenance": evidence.provenance}
+            | {"fingerprint": evidence.fingerprint}
+        ),
+        "report.md": render_page("report.md.j2", context),
+        "report.pdf": _pdf(summary, pictures, context["provenance"]),
+        "index.html": render_page("report.html.j2", context),
     }
-    _put(folder, files, pictures)
+    put(folder, files, pictures, figures.NAMES)
 
 
 def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> None:
     """Write the comparison of several studies, whose own reports lie beside `folder`."""
     only = [summary for _, summary in summaries]
     headers, rows = tables.overview(only)
-    bests = "; ".join(f"{summary.study}: {summary.best or 'no result'}" for summary in only)
+    rules = tables.thumb(only)
     with theme():
-        picture = _picture(
-            draw_overview(only),
-            name="overview",
-            title="Every strategy on every study",
-            caption="Mean over seeds with its 95 % interval. Bold: can't be told apart from the best of that "
-            "study.",
-            alt=f"Test metric of each strategy, a panel per study. Best by validation: {bests}.",
-        )
-    context = {"summaries": summaries, "headers": headers, "rows": rows, "pictures": [picture]}
-    files = {
-        "summary.json": _json({"studies": [summary.as_json() for summary in only]}),
-        "report.md": _render("overview.md.j2", context),
-        "index.html": _render("overview.html.j2", context),
+        pictures = studies.of_studies(only)
+    context: dict[str, Any] = {
+        "summaries": summaries,
+        "headers": headers,
+        "rows": rows,
+        "rules": rules,
+        "pictures": pictures,
     }
-    _put(folder, files, [picture])
-
-
-def _put(folder: Path, files: Mapping[str, str], pictures: Sequence[Picture]) -> None:
-    """Write all files, the page last: who finds it finds what it names."""
-    contents = {f"figures/{p.name}.png": p.png for p in pictures} | {
-        f"figures/{p.name}.svg": p.svg for p in pictures
-    }
-    contents |= {name: text.encode() for name, text in files.items()}
-    for name, content in contents.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_bytes(content)
-
-
-def _pictures(evidence: Evidence, summary: Summary) -> list[Picture]:
-    metric = metric_name(summary)
-    scores = "; ".join(f"{result.strategy} {tables.score(result)}" for result in summary.results)
-    costs = "; ".join(
-        f"{r.strategy} {tables.seconds(r.train_seconds)} s, with tuning "
-        f"{tables.seconds((r.train_seconds or 0) + r.tuning_seconds)} s"
-        for r in summary.results
-    )
-    return [
-        _picture(
-            draw_accuracy(evidence, summary),
-            name="accuracy",
-            title=f"Test {metric} by strategy",
-            caption="Small dots: one per seed. Marker and bar: mean and 95 % interval over seeds and test "
-            "images together. Bold: can't be told apart from the best.",
-            alt=f"Mean test {metric} with 95 % interval: {scores}.",
-        ),
-        _picture(
-            draw_curves(evidence, summary),
-            name="curves",
-            title=f"Validation {metric} by epoch",
-            caption="Final runs with the tuned hyperparameters. Line: mean over seeds; band: lowest to "
-            "highest seed.",
-            alt=f"Learning curves: validation {metric} of each strategy by epoch.",
-        ),
-        _picture(
-            draw_cost(summary),
-            name="cost",
-            title=f"Cost against test {metric}",
-            caption="Filled: training seconds of one final run, with the 95 % interval of its score. Hollow: "
-            "with the seconds of all tuning trials added. Grey line: the Pareto front of single runs; no "
-            "strategy is both cheaper and better than one on it.",
-            alt=f"Training seconds of a run against test {metric}: {costs}.",
-        ),
+    context |= {"source": SOURCE, "source_url": SOURCE_URL}
+    title = f"{len(only)} studies compared"
+    story = [
+        pdf.paragraph(title, "title"),
+        *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules, words=True)] if rules[1] else []),
+        *(pdf.figure(picture) for picture in pictures),
+        pdf.paragraph("Verdicts", "heading"),
+        *(pdf.paragraph(f"{summary.study}: {summary.verdict}") for summary in only),
     ]
+    files: dict[str, str | bytes] = {
+        "tables/overview.csv": forms.csv(_frame(headers, rows)),
+        "tables/overview.tex": forms.latex(headers, rows, "Test metric with 95 % interval.", "overview"),
+        "tables/rules.csv": forms.csv(_frame(*rules)),
+        "tables/rules.tex": forms.latex(*rules, "Rules of thumb and what was measured.", "rules"),
+        "summary.json": _json({"studies": [summary.as_json() for summary in only]}),
+        "report.md": render_page("overview.md.j2", context),
+        "report.pdf": pdf.document(title, story),
+        "index.html": render_page("overview.html.j2", context),
+    }
+    put(folder, files, pictures, studies.NAMES)
 
 
-def _picture(figure: Figure, **words: str) -> Picture:
-    return Picture(**words, png=render(figure, "png"), svg=render(figure, "svg"))
+def _frame(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame([list(row) for row in rows], columns=list(headers))
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+def _tables(summary: Summary) -> dict[str, str]:
+    """Return the tables to paste: as numbers in CSV, as text in LaTeX."""
+    files = {f"tables/{name}.csv": forms.csv(frame) for name, frame in tables.numbers(summary).items()}
+    metric = metric_in_words(summary.metric)
+    caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
+    files["tables/results.tex"] = forms.latex(*tables.table(summary), caption, "results")
+    if summary.pairs:
+        caption = f"{summary.study}: paired differences in test {metric}, p-values after Holm."
+        files["tables/comparisons.tex"] = forms.latex(*tables.pairs(summary), caption, "comparisons")
+    return files
+
+
+def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tuple[str, str]]) -> bytes:
+    ruling = summary.ruling
+    words = [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
+    words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
+    story = [
+        pdf.paragraph(summary.study, "title"),
+        pdf.paragraph(summary.question),
+        pdf.paragraph(summary.verdict, "verdict"),
+        *(pdf.paragraph(text) for text in words),
+        *(pdf.paragraph(note, "small") for note in summary.notes),
+        pdf.paragraph("Results", "heading"),
+        pdf.table(*tables.table(summary)),
+        *(pdf.figure(picture) for picture in pictures),
+    ]
+    if summary.pairs:
+        story += [pdf.paragraph("Every pair of strategies", "heading"), pdf.table(*tables.pairs(summary))]
+    story.append(pdf.paragraph("Where the numbers come from", "heading"))
+    story += [pdf.paragraph(f"{name}: {value}", "small") for name, value in provenance]
+    return pdf.document(summary.study, story)
+
+
+def put(
+    folder: Path, files: Mapping[str, str | bytes], pictures: Sequence[Picture], known: Iterable[str] = ()
+) -> None:
+    """Write all files, the page last: who finds it finds what it names. Earlier figures that it lacks go."""
+    contents: dict[str, str | bytes] = {}
+    for picture in pictures:
+        forms_of: dict[str, str | bytes] = {
+            "png": picture.png,
+            "svg": picture.svg,
+            "csv": forms.csv(picture.data),
+        }
+        contents |= {f"figures/{picture.name}.{form}": content for form, content in forms_of.items()}
+    old = {f"figures/{name}.{form}" for name in known for form in ("png", "svg", "csv")}
+    for name, content in (contents | dict(files)).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    for name in old - set(contents):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -182,15 +184,17 @@ def _words(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _render(template: str, context: Mapping[str, Any]) -> str:
+def render_page(template: str, context: Mapping[str, Any]) -> str:
+    """Return a page made from a template; all that is filled in is escaped."""
     return _environment(template.endswith(".md.j2")).get_template(template).render(context)
 
 
 @cache
 def _environment(markdown: bool) -> Environment:
     """Names of classes and files come from strangers, so all that is filled in is escaped, in both forms."""
+    loader = PackageLoader("bench.report")
     environment = Environment(
-        loader=PackageLoader("bench.report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -198,8 +202,11 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
         finalize=_escape_markdown if markdown else None,
     )
+    script = loader.get_source(environment, "page.js")[0]
     environment.filters["verbatim"] = lambda text: Markup(str(text).replace("```", "` ` `"))  # noqa: S704 (fenced)
     environment.globals["look"] = look
+    environment.globals["script"] = Markup(script)  # noqa: S704 (ours)
+    environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment
 
 

@@ -1,6 +1,8 @@
-"""How every figure looks: one colour and marker per strategy, one theme, labels apart, the same bytes."""
+"""How every figure looks: one colour and marker per strategy, for screen and print, light and dark."""
 
 import io
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,27 +13,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-WIDTH = 8.0  # inches; 800 px at 100 dots an inch
-PNG_DPI = 160
-INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
+# Inches. In a column of 3.4 inches the smallest text (8 points) is left with 5.4, which can be read.
+WIDTH, WIDE = 5.0, 7.2
+PNG_DPI = 220
+INK, MUTED, GRID, PAPER = "#222222", "#666666", "#e4e4e4", "#ffffff"
+ON_LIGHT, ON_DARK = "#212121", "#fefefe"  # text on a coloured cell, which stays as it is in the dark
+SMALL = 8  # points
+LINE = 0.16  # inches from one label to the next
+MANY = 500  # more points than this are drawn as pixels in the SVG too
+LONGEST_NAME = 22
+
 
 # After Okabe and Ito 2008, "Color universal design", told apart with every common kind of colour blindness,
-# and darkened until a label in the colour reads well on white (4.5 to 1). Markers serve grey print.
+# and darkened until a label in the colour reads well on white (4.5 to 1), or lightened until it does on the
+# dark page. Markers serve grey print.
 LOOKS = {
-    "scratch": ("#5f5f5f", "X"),
-    "feature_extractor": ("#0072b2", "o"),
-    "partial": ("#00805d", "s"),
-    "full": ("#c05400", "D"),
-    "discriminative": ("#aa4499", "^"),
+    "scratch": ("#5f5f5f", "#b4b4ba", "X"),
+    "feature_extractor": ("#0072b2", "#56b4e9", "o"),
+    "partial": ("#00805d", "#3fc79a", "s"),
+    "full": ("#c05400", "#ff9d4d", "D"),
+    "discriminative": ("#aa4499", "#e592d8", "^"),
 }
-SPARE = (("#8f6800", "v"), ("#2a7aab", "P"), ("#882255", "<"), ("#117733", ">"), ("#332288", "h"))
+SPARE = (
+    ("#8f6800", "#e3b93c", "v"),
+    ("#2a7aab", "#8ccdf5", "P"),
+    ("#882255", "#ee8fb6", "<"),
+    ("#117733", "#78d18f", ">"),
+    ("#332288", "#b0a6ff", "h"),
+)
+DARK = {INK: "#ececef", MUTED: "#a8a8b0", GRID: "#3a3b42", PAPER: "#1f2024"}
+DARK |= {light: dark for light, dark, _ in (*LOOKS.values(), *SPARE)}
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colour and marker of a strategy."""
+    """Colour on a light page, colour on a dark page, and marker of a strategy."""
 
     colour: str
+    dark: str
     marker: str
 
 
@@ -41,15 +60,30 @@ def look(strategy: str) -> Look:
     return Look(*LOOKS.get(strategy, spare))
 
 
+def short(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name cut to a length, on one line."""
+    line = " ".join(name.split())
+    return line if len(line) <= longest else line[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 @contextmanager
 def theme() -> Iterator[None]:
     """Draw with the report's theme, whatever the user's matplotlibrc says; restore theirs afterwards."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # a name in a script that the font lacks shows boxes; its spelling is in the page and the table
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         mpl.rcdefaults()
-        mpl.rcParams.update(sns.axes_style("ticks") | sns.plotting_context("notebook", font_scale=0.95))
+        mpl.rcParams.update(sns.axes_style("ticks") | sns.plotting_context("paper"))
         mpl.rcParams.update(
             {
                 "font.family": "DejaVu Sans",  # ships with matplotlib, so the same everywhere
+                "font.size": 9,
+                "axes.labelsize": 9,
+                "axes.titlesize": 9,
+                "legend.fontsize": SMALL,
+                "xtick.labelsize": SMALL,
+                "ytick.labelsize": SMALL,
+                "text.parse_math": False,  # a dollar in the name of a class is a dollar
                 "text.color": INK,
                 "axes.labelcolor": INK,
                 "axes.edgecolor": MUTED,
@@ -59,6 +93,7 @@ def theme() -> Iterator[None]:
                 "xtick.labelcolor": INK,
                 "ytick.labelcolor": INK,
                 "grid.color": GRID,
+                "legend.frameon": False,
                 "svg.hashsalt": "bench",
                 "svg.id": "figure",
             }
@@ -67,11 +102,23 @@ def theme() -> Iterator[None]:
 
 
 def render(figure: Figure, form: str) -> bytes:
-    """Return a figure as `png` or `svg`; the same figure gives the same bytes."""
+    """Return a figure as `png`, or as `svg` that follows the page into the dark; always the same bytes."""
     buffer = io.BytesIO()
     metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=form, dpi=PNG_DPI, facecolor="white", metadata=metadata)
-    return buffer.getvalue()
+    figure.savefig(buffer, format=form, dpi=PNG_DPI, facecolor=PAPER, metadata=metadata)
+    return buffer.getvalue() if form == "png" else _follow_the_page(buffer.getvalue().decode()).encode()
+
+
+def _follow_the_page(svg: str) -> str:
+    """Add the style that exchanges our colours on a dark page."""
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
+        for light, dark in DARK.items()
+        if light in svg
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", lambda found: found[1] + style, svg, count=1)
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -115,17 +162,19 @@ class Label:
 def label_right(axes: Axes, labels: Sequence[Label]) -> None:
     """Write labels to the right of the axes, level with their points where they can be, and joined."""
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.055
+    figure = axes.get_figure(root=True)
+    height = figure.get_figheight() if figure else 1.0
+    gap = (high - low) * LINE / (axes.get_position().height * height)
     heights = spread([label.y for label in labels], gap, low + gap / 2, high - gap / 2)
     beside = blended_transform_factory(axes.transAxes, axes.transData)
     for label, height in zip(labels, heights, strict=True):
         axes.annotate(
             label.text,
             xy=(label.x, label.y),
-            xytext=(1.03, height),
+            xytext=(1.04, height),
             textcoords=beside,
             color=label.colour,
-            fontsize=10,
+            fontsize=SMALL,
             va="center",
             annotation_clip=False,
             arrowprops={

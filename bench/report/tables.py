@@ -1,9 +1,14 @@
-"""The one table of a study's results, as plain text: for the terminal, the page and the Markdown."""
+"""The tables of a report as plain text, for the terminal, the page and the documents; and as numbers."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from bench.analysis import Result, Summary
-from bench.analysis.evidence import canonical
+import pandas as pd
+
+from bench.analysis import Comparison, Result, Summary
+from bench.analysis.compare import number, p_words, signed
+from bench.analysis.evidence import Evidence, canonical
+from bench.study import metric_in_words
 
 NOTHING = "\N{EN DASH}"
 PLACES = {"best": "best", "tied": "tied with best", "behind": "behind", "ahead": "ahead on test"}
@@ -27,7 +32,7 @@ def _row(result: Result) -> list[str]:
     return [
         result.strategy,
         score(result),
-        seconds(result.train_seconds),
+        seconds(result.uncached_seconds),
         seconds(result.tuning_seconds) if sum(result.trials.values()) else NOTHING,
         _trials(result),
         NOTHING if result.trainable_parameters is None else f"{result.trainable_parameters:,}",
@@ -64,6 +69,126 @@ def verdict(result: Result) -> str:
     )
     place = PLACES.get(result.place, result.place)
     return f"{place} ({', '.join(lost)})" if lost else place
+
+
+def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Return headers and a row of cells for each pair of strategies."""
+    headers = [
+        "Pair",
+        "Difference [95 %]",
+        "p (Holm)",
+        "Cohen's h",
+        "Seeds ahead",
+        "Could have seen",
+        "Verdict",
+    ]
+    return headers, [_pair(pair) for pair in summary.pairs]
+
+
+def _pair(pair: Comparison) -> list[str]:
+    d = pair.difference
+    return [
+        f"{pair.strategy} \N{MINUS SIGN} {pair.other}",
+        f"{signed(d.value)} [{signed(d.low)}, {signed(d.high)}]",
+        p_words(pair.p_holm).removeprefix("p ").removeprefix("= "),
+        number(pair.effect),
+        f"{pair.seeds_ahead} of {d.seeds}",
+        NOTHING if pair.detectable is None else f"{pair.detectable:.3f}",
+        "not distinguishable" if pair.place == "tied" else f"{pair.strategy} {pair.place}",
+    ]
+
+
+def thumb(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of rules of thumb: a row for each study that has one."""
+    headers = ["Study", "Scenario", "Rule of thumb", "Advised", "Best", "Outcome", "What decides"]
+    rows = [
+        [
+            summary.study,
+            f"{r.size}, {r.similarity}",
+            r.advice,
+            " or ".join(r.advised),
+            summary.best or NOTHING,
+            r.outcome,
+            r.deciding.sentence if r.deciding else NOTHING,
+        ]
+        for summary in summaries
+        if (r := summary.ruling)
+    ]
+    return headers, rows
+
+
+def runs(evidence: Evidence) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return headers, and for each final run its MLflow id and its cells."""
+    metric = evidence.study.metric
+    words = metric_in_words(metric)
+    headers = ["Strategy", "Seed", "Status", f"Val {words}", f"Test {words}", "Train (s)", "Epochs"]
+    columns = ["mlflow_run_id", "strategy", "seed", "status", "error"]
+    columns += [f"val_{metric}", f"test_{metric}", "train_seconds", "epochs"]
+    return headers, [
+        (
+            "" if pd.isna(run_id) else str(run_id),
+            [
+                str(strategy),
+                str(seed),
+                f"{status}: {error}" if isinstance(error, str) and error else str(status),
+                *(NOTHING if pd.isna(value) else f"{value:.4f}" for value in (val, test)),
+                seconds(None if pd.isna(spent) else float(spent)),
+                NOTHING if pd.isna(epochs) else str(int(epochs)),
+            ],
+        )
+        for run_id, strategy, seed, status, error, val, test, spent, epochs in zip(
+            *(evidence.runs[column] for column in columns), strict=True
+        )
+    ]
+
+
+def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
+    """Return results, comparisons and classes as numbers, by the name of their table."""
+    results = [
+        {
+            "strategy": r.strategy,
+            "place": r.place,
+            "group": r.letters,
+            "seeds": r.done,
+            "failed": r.failed,
+            "missing": r.missing,
+            "test": r.test.value if r.test else r.test_mean,
+            "low": r.test.low if r.test else None,
+            "high": r.test.high if r.test else None,
+            "val": r.val_mean,
+            "cached_seconds": r.cached_seconds,
+            "uncached_seconds": r.uncached_seconds,
+            "tuning_seconds": r.tuning_seconds,
+            "trainable_parameters": r.trainable_parameters,
+        }
+        for r in summary.results
+    ]
+    comparisons = [
+        {
+            "strategy": c.strategy,
+            "other": c.other,
+            "difference": c.difference.value,
+            "low": c.difference.low,
+            "high": c.difference.high,
+            "p": c.difference.p,
+            "p_holm": c.p_holm,
+            "cohens_h": c.effect,
+            "seeds": c.difference.seeds,
+            "seeds_ahead": c.seeds_ahead,
+            "seeds_behind": c.seeds_behind,
+            "margin": c.margin,
+            "detectable": c.detectable,
+            "verdict": "not distinguishable" if c.place == "tied" else c.place,
+        }
+        for c in summary.pairs
+    ]
+    classes = [{"class": c.name, "images": c.images, **c.recall} for c in summary.classes]
+    found: dict[str, list[dict[str, Any]]] = {
+        "results": results,
+        "comparisons": comparisons,
+        "classes": classes,
+    }
+    return {name: pd.DataFrame(rows) for name, rows in found.items() if rows}
 
 
 def overview(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:

@@ -1,7 +1,8 @@
 """Measure bench beside what people do today, in one run, and write `reports/performance/`.
 
-    make benchmark                         about 40 minutes on two cores
-    make benchmark ARGS="--repeats 1"      about 20
+    make benchmark                         about 45 minutes on two cores
+    make benchmark ARGS="--repeats 1"      about 25
+    make benchmark ARGS="--studies"        and the four studies: 40 more
 
 Seconds of rivals whose every epoch is the same are measured for some epochs and multiplied; the report says
 where. All of bench's seconds are whole: data preparation, features, training, evaluation and tracking, from
@@ -110,7 +111,9 @@ def hymenoptera(**changes):
 def run(of, folder=None, jobs=1):
     """Plan and run a study in this process (or in several), with tracking; return the evidence."""
     options = Options(folder, "cpu", None, jobs=jobs)
-    return Runner(plan(of, folder), options, Silent(of.metric)).run()
+    runner = Runner(plan(of, folder), options, Silent(of.metric))
+    runner.run()
+    return runner.evidence()
 
 
 def worker(laid_out: Plan):
@@ -250,7 +253,7 @@ def tracked():
         runner.worker  # noqa: B018 - built before the clock starts
         clock = Clock(runner.store._client)
         runner.store._client = clock
-        whole = seconds(runner.run)[0]
+        whole = seconds(lambda: (runner.run(), runner.evidence()))[0]
         return whole / (whole - clock.seconds)
 
 
@@ -308,6 +311,16 @@ def whole_study():
         Ratio("small_similar, minutes", (ours / 60,), 5, "default budget, whole command", at_most=True),
         Ratio("finished study again, seconds", tuple(again), 5, "whole command", at_most=True),
     ]
+
+
+def four_studies():
+    """The four studies of the rules of thumb with their default budgets, from nothing."""
+    with clean_state() as folder:
+        command = [sys.executable, "-m", "bench", "run", "--study", "all", "--device", "cpu"]
+        spent, _ = seconds(
+            lambda: subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
+        )
+    return [Ratio("four studies, minutes", (spent / 60,), 45, "default budget, whole command", at_most=True)]
 
 
 def tutorial_epoch(folder, of, strategy, batch):
@@ -390,6 +403,7 @@ def profile():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="how often each ratio is measured")
+    parser.add_argument("--studies", action="store_true", help="time the four studies too: 40 minutes more")
     parser.add_argument("--output", type=Path, default=ROOT / "reports" / "performance")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -404,11 +418,72 @@ def main():
     else:
         print(f"no {DATA}: what needs it is left out")
     ratios += show(against_floor(repeats)) + show(tracking(repeats)) + show(whole_study())
-    print("scaling and profile ...", flush=True)
-    rows = pd.DataFrame([ratio.row for ratio in ratios])
-    write(options.output, rows, scaling(), profile(), agreement, describe("cpu") | {"repetitions": repeats})
+    if options.studies:
+        ratios += show(four_studies())
+    print("scaling, profile and settings ...", flush=True)
+    tables = {
+        "ratios": pd.DataFrame([ratio.row for ratio in ratios]),
+        "scaling": scaling(),
+        "profile": profile(),
+        "settings": settings(),
+    }
+    write(options.output, tables, agreement, describe("cpu") | {"repetitions": repeats})
     print(json.dumps(agreement))
     print(f"report  {options.output / 'report.md'}")
+
+
+SHAPES = [
+    *(("tf_efficientnet_lite0", side) for side in (64, 224)),
+    *((name, 224) for name in ("mobilenetv3_small_100", "resnet18", "resnet50", "convnext_atto")),
+    ("vit_tiny_patch16_224", 224),
+]
+COMPILED = [("tf_efficientnet_lite0", 64)]
+
+
+def settings():
+    """What the settings that are the same for all models bring: a training step with and without each."""
+    rows = []
+    for name, side in SHAPES:
+        formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+        steps = {form: rivals.step(name, side, memory_format=own) for form, own in formats.items()}
+        spent = in_turn(steps)
+        rows.append(
+            {
+                "setting": "channels_last",
+                "model": name,
+                "side": side,
+                "cold": 0.0,
+                **gain(spent, "contiguous"),
+            }
+        )
+    for name, side in COMPILED:
+        steps = {"eager": rivals.step(name, side), "compile": rivals.step(name, side, compiled=True)}
+        torch._dynamo.reset()
+        cold = seconds(steps["compile"])[0]
+        rows.append(
+            {"setting": "compile", "model": name, "side": side, "cold": cold, **gain(in_turn(steps), "eager")}
+        )
+    frame = pd.DataFrame(rows)
+    saved = frame["seconds_without"] - frame["seconds_with"]
+    frame["pays_after"] = (frame["cold"] / saved * frame["seconds_without"]).where(
+        (frame["cold"] > 0) & (saved > 0)
+    )
+    return frame
+
+
+def in_turn(steps, rounds=4):
+    """The least seconds of each step, measured in turn after one to warm up."""
+    spent = [{name: seconds(step)[0] for name, step in steps.items()} for _ in range(rounds)]
+    return {name: min(one[name] for one in spent[1:]) for name in steps}
+
+
+def gain(spent, without):
+    other = next(name for name in spent if name != without)
+    return {
+        "seconds_without": spent[without],
+        "seconds_with": spent[other],
+        "gain": spent[without] / spent[other],
+    }
 
 
 def show(found):

@@ -1,22 +1,24 @@
 """Write what the benchmark measured: tables, plots, and the numbers behind them."""
 
 import numpy as np
+import torch
 
 from bench.paths import replacing, write_text
 from bench.report.style import INK, MUTED, theme
 
 
-def write(folder, ratios, scaling, profile, agreement, environment):
-    """Write report.md, the three tables as CSV, and the plots."""
+def write(folder, tables, agreement, environment):
+    """Write report.md, the tables (ratios, scaling, profile, settings) as CSV, and the plots."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("ratios", ratios), ("scaling", scaling), ("profile", profile)):
+    for name, frame in tables.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False))
+    ratios, scaling, profile = tables["ratios"], tables["scaling"], tables["profile"]
     exponents = {what: slope(own) for what, own in scaling.groupby("what", sort=False)}
     with theme():
         draw_ratios(ratios, folder / "ratios.png")
         draw_scaling(scaling, exponents, folder / "scaling.png")
         draw_profile(profile, folder / "profile.png")
-    write_text(folder / "report.md", page(ratios, exponents, agreement, environment))
+    write_text(folder / "report.md", page(ratios, exponents, tables["settings"], agreement, environment))
 
 
 def slope(own):
@@ -24,7 +26,13 @@ def slope(own):
     return float(np.polyfit(np.log(own["size"]), np.log(own["seconds"]), 1)[0])
 
 
-def page(ratios, exponents, agreement, environment):
+def device_words():
+    if torch.cuda.is_available():
+        return "The table is that of the CPU; the GPU of this machine was not used."
+    return "No GPU was at hand: the table is that of a CPU."
+
+
+def page(ratios, exponents, settings, agreement, environment):
     lines = [
         "# Speed",
         "",
@@ -40,7 +48,7 @@ def page(ratios, exponents, agreement, environment):
         for row in ratios.itertuples()
     ]
     lines += ["", *(f"- {row.name}: {row.how}" for row in ratios.itertuples())]
-    lines += ["", "No GPU was at hand: the table is that of a CPU.", "", "![ratios](ratios.png)", ""]
+    lines += ["", device_words(), "", "![ratios](ratios.png)", ""]
     if agreement:
         theirs, ours, images = agreement["tutorial"], agreement["bench"], agreement["images"]
         error = (theirs * (1 - theirs) / images + ours * (1 - ours) / images) ** 0.5
@@ -54,7 +62,22 @@ def page(ratios, exponents, agreement, environment):
     lines += ["## How cost grows", "", "| with | exponent |", "|---|---:|"]
     lines += [f"| {what} | {value:.2f} |" for what, value in exponents.items()]
     lines += ["", "![scaling](scaling.png)", "", "## Where the seconds go", "", "![profile](profile.png)", ""]
-    lines += ["## Measured on", "", *(f"- {name}: {value}" for name, value in environment.items()), ""]
+    lines += [
+        "## Settings",
+        "",
+        "Seconds of a training step without and with a setting, both in turn, the least of three.",
+        "channels_last is used everywhere. Compiling is not: `pays after` is how long a single shape would",
+        "have to train until the time saved is what compiling cost.",
+        "",
+        "| setting | model | px | without (s) | with (s) | gain | cold start (s) | pays after (s) |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r.setting} | {r.model} | {r.side} | {r.seconds_without:.3f} | {r.seconds_with:.3f} "
+        f"| {r.gain:.2f} | {r.cold:.0f} | {'' if np.isnan(r.pays_after) else f'{r.pays_after:.0f}'} |"
+        for r in settings.itertuples()
+    ]
+    lines += ["", "## Measured on", "", *(f"- {name}: {value}" for name, value in environment.items()), ""]
     return "\n".join(lines)
 
 

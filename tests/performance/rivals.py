@@ -171,3 +171,13 @@ def floor(side, batch_size, classes, multipliers_of, steps):
         loss.backward()
         optimizer.step()
     return batch_size * steps / (time.perf_counter() - started)
+
+
+def step(name, side, memory_format=torch.channels_last, compiled=False):
+    """Return a function that does a step of training, forward and backward, on 16 images in memory."""
+    import timm
+
+    model = timm.create_model(name, num_classes=10).to(memory_format=memory_format).train()
+    inputs = torch.randn(16, 3, side, side).to(memory_format=memory_format)
+    forward = torch.compile(model) if compiled else model
+    return lambda: forward(inputs).square().mean().backward()

@@ -1,0 +1,266 @@
+"""Figures of the outcome: accuracy by strategy, accuracy against cost, learning curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from bench.analysis import Evidence, Result, Summary
+from bench.analysis.evidence import of_done
+from bench.report import tables
+from bench.report.picture import Picture, take
+from bench.report.style import GRID, INK, MANY, MUTED, PAPER, SMALL, WIDTH, Label, label_right, look
+from bench.study import metric_in_words
+
+MANY_DECADES = 2000.0  # highest over lowest; beyond it only powers of ten are written on the axis
+BESIDE = ("axes fraction", "data")  # x as a share of the axes, y in rows
+COSTS = {  # what is counted, to how its marker is filled
+    "one run, frozen features at hand": "full",
+    "one run, frozen features computed": "left",
+    "with all tuning": "none",
+}
+
+
+def metric_name(summary: Summary) -> str:
+    """Return the metric as a person writes it."""
+    return metric_in_words(summary.metric)
+
+
+def accuracy(evidence: Evidence, summary: Summary) -> Picture:
+    """Every seed, the mean and the 95 % interval of each strategy, with the numbers beside."""
+    results, metric = summary.results, metric_name(summary)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    done = evidence.done
+    rows: list[tuple[Any, ...]] = []
+    for place, result in enumerate(results):
+        mine = done[done["strategy"] == result.strategy]
+        seeds = mine[f"test_{summary.metric}"].astype(float).tolist()
+        draw_result(axes, place, result, seeds)
+        axes.annotate(
+            describe(result),
+            (1.02, place),
+            xycoords=BESIDE,
+            va="center",
+            fontsize=SMALL,
+            color=INK if result.test else MUTED,
+            weight="bold" if result.strategy in summary.level else "normal",
+        )
+        rows += [
+            (result.strategy, "seed", seed, v, None, None)
+            for seed, v in zip(mine["seed"], seeds, strict=True)
+        ]
+        if result.test:
+            rows.append((result.strategy, "mean", None, result.test.value, result.test.low, result.test.high))
+    name_rows(axes, [result.strategy for result in results])
+    axes.set_xlabel(f"test {metric}")
+    scores = "; ".join(f"{result.strategy} {tables.score(result)}" for result in results)
+    return take(
+        figure,
+        pd.DataFrame(rows, columns=["strategy", "what", "seed", "value", "low", "high"]).astype(
+            {"seed": "Int64"}
+        ),
+        name="accuracy",
+        title=f"Test {metric} by strategy",
+        caption="Small dots: one per seed. Marker and bar: mean and 95 % interval over seeds and test "
+        "images together. Bold: can't be told apart from the best.",
+        alt=f"Mean test {metric} with 95 % interval: {scores}.",
+    )
+
+
+def draw_result(axes: Axes, place: float, result: Result, seeds: Sequence[float]) -> None:
+    """Draw one strategy on its row: interval as a bar, mean as its marker above, seeds as dots below."""
+    style, many = look(result.strategy), len(seeds) > MANY
+    axes.scatter(
+        seeds, [place + 0.27] * len(seeds), s=9, color=style.colour, alpha=0.6, linewidths=0, rasterized=many
+    )
+    if result.test:
+        ends = (result.test.low, result.test.high)
+        axes.plot(ends, (place, place), color=style.colour, linewidth=3, solid_capstyle="round", alpha=0.45)
+        axes.plot(
+            result.test.value, place, style.marker, color=style.colour, markersize=7, markeredgecolor=PAPER
+        )
+
+
+def name_rows(axes: Axes, strategies: Sequence[str]) -> None:
+    """Name the rows of a horizontal figure, the first on top."""
+    axes.set_yticks(range(len(strategies)), strategies)
+    axes.set_ylim(len(strategies) - 0.5, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    sns.despine(ax=axes, left=True)
+
+
+def describe(result: Result) -> str:
+    """Return mean and interval, or why there is none."""
+    if result.test_mean is not None:
+        return tables.score(result)
+    return f"no result: {result.failed} failed" if result.failed else "not run"
+
+
+def curves(evidence: Evidence, summary: Summary) -> Picture:
+    """The validation metric by epoch: mean over seeds as a line, lowest to highest seed as a band."""
+    metric, value = metric_name(summary), f"val_{summary.metric}"
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    known = of_done(evidence, evidence.curves)
+    known = known.dropna(subset=[value]) if value in known else known.iloc[:0].assign(**{value: 0.0})
+    data = (
+        known.assign(epoch=known["epoch"].astype(int) + 1)
+        .groupby(["strategy", "epoch"], sort=False)[value]
+        .agg(mean="mean", low="min", high="max", seeds="count")
+        .reset_index()
+    )
+    labels = []
+    for strategy, mine in data.groupby("strategy", sort=False):
+        style = look(str(strategy))
+        axes.fill_between(
+            mine["epoch"], mine["low"], mine["high"], color=style.colour, alpha=0.15, linewidth=0
+        )
+        marker = style.marker if len(mine) <= 40 else ""
+        axes.plot(mine["epoch"], mine["mean"], color=style.colour, marker=marker, markersize=4, linewidth=1.4)
+        labels.append(
+            Label(float(mine["epoch"].iloc[-1]), float(mine["mean"].iloc[-1]), str(strategy), style.colour)
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {metric}")
+    finish(axes, labels)
+    return take(
+        figure,
+        data,
+        name="curves",
+        title=f"Validation {metric} by epoch",
+        caption="Final runs with the tuned hyperparameters. Line: mean over seeds; band: lowest to highest "
+        "seed.",
+        alt=f"Learning curves: validation {metric} of each strategy by epoch.",
+    )
+
+
+def finish(axes: Axes, labels: Sequence[Label], nothing: str = "no final run is done") -> None:
+    """Grid, no box, labels beside; or a line that says there is nothing to draw."""
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    sns.despine(ax=axes)
+    if labels:
+        label_right(axes, labels)
+    else:
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def cost(summary: Summary) -> Picture:
+    """Seconds against the test metric: with frozen features at hand, without, and with the tuning."""
+    metric = metric_name(summary)
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    labels, rows = [], []
+    for result in summary.results:
+        if result.test_mean is None or not result.uncached_seconds:
+            continue
+        style, y = look(result.strategy), result.test_mean
+        seconds = (
+            result.cached_seconds or result.uncached_seconds,
+            result.uncached_seconds,
+            result.uncached_seconds + result.tuning_seconds,
+        )
+        low, high = (result.test.low, result.test.high) if result.test else (y, y)
+        axes.plot((seconds[1],) * 2, (low, high), color=style.colour, linewidth=2.5, alpha=0.3)
+        axes.plot((seconds[0], seconds[-1]), (y, y), color=style.colour, linewidth=0.9, linestyle=(0, (2, 2)))
+        for x, fill in reversed(list(zip(seconds, COSTS.values(), strict=True))):
+            axes.plot(x, y, **_marker(style.marker, style.colour, fill))
+        labels.append(Label(seconds[-1], y, result.strategy, style.colour))
+        rows.append((result.strategy, y, low, high, *seconds))
+    data = pd.DataFrame(
+        rows,
+        columns=[
+            "strategy",
+            "value",
+            "low",
+            "high",
+            "cached_seconds",
+            "uncached_seconds",
+            "with_tuning_seconds",
+        ],
+    )
+    front = pareto(list(zip(data["uncached_seconds"], data["value"], strict=True)))
+    data["on_front"] = [point in front for point in zip(data["uncached_seconds"], data["value"], strict=True)]
+    if front:
+        axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=4, alpha=0.25, zorder=0)
+        axes.set_xscale("log")
+        name_seconds(axes)
+    figure.legend(
+        handles=[
+            Line2D([], [], linestyle="", label=text, **_marker("o", MUTED, fill))
+            for text, fill in COSTS.items()
+        ],
+        loc="outside upper left",
+        ncols=2,
+        handletextpad=0.2,
+        columnspacing=1,
+    )
+    axes.set_xlabel("seconds (log scale)")
+    axes.set_ylabel(f"test {metric}")
+    finish(axes, labels)
+    words = "; ".join(
+        f"{name} {tables.seconds(cached)} s with features at hand, {tables.seconds(computed)} s without, "
+        f"{tables.seconds(tuned)} s with tuning"
+        for name, _, _, _, cached, computed, tuned in rows
+    )
+    return take(
+        figure,
+        data,
+        name="cost",
+        title=f"Cost against test {metric}",
+        caption="Seconds of training and evaluation. Filled: one final run that finds its frozen "
+        "features in the "
+        "store. Half filled: one that computes them, with the 95 % interval of its score; the same where "
+        "nothing "
+        "is frozen. Hollow: with all tuning trials added. Grey line: the Pareto front of single runs "
+        "that compute "
+        "all; no strategy is both cheaper and better than one on it.",
+        alt=f"Seconds against test {metric}: {words or 'nothing is known'}.",
+    )
+
+
+def _marker(marker: str, colour: str, fill: str) -> dict[str, Any]:
+    """Return a marker that is filled, filled on the left, or hollow."""
+    return {
+        "marker": marker,
+        "fillstyle": "full" if fill == "none" else fill,
+        "markerfacecolor": PAPER if fill == "none" else colour,
+        "markerfacecoloralt": PAPER,
+        "markeredgecolor": colour,
+        "markersize": 7,
+    }
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (cost, value) that no other beats in both, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for spent, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((spent, value))
+    return front
+
+
+def name_seconds(axes: Axes) -> None:
+    """Write plain seconds on a logarithmic axis."""
+    low, high = axes.get_xlim()
+    digits = (1.0, 2.0, 5.0) if high / low < MANY_DECADES else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=digits, numticks=20))
+    plain_numbers(axes.xaxis)
+    axes.grid(axis="x", color=GRID)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write 0.001 and 1,000 on a logarithmic axis, which by default has powers of ten in TeX."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,221 @@
+"""Figures over several studies: every result, a heat map, ranks with critical difference, costs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bench.analysis import Summary
+from bench.analysis.evidence import canonical
+from bench.analysis.ranks import Ranks, rank
+from bench.report.figures.results import BESIDE, describe, draw_result, metric_name, name_rows, name_seconds
+from bench.report.picture import Picture, take
+from bench.report.style import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PAPER, SMALL, WIDE, WIDTH, look, short
+
+NAMES = ("heatmap", "ranks", "overview", "costs")
+
+
+def of_studies(summaries: Sequence[Summary]) -> list[Picture]:
+    """Return the figures that compare studies, as far as there is something to draw."""
+    data = _tidy(summaries)
+    ranked = rank(summaries)
+    drawn = [
+        heatmap(summaries, data) if data["value"].notna().any() else None,
+        ranks(ranked) if ranked else None,
+        overview(summaries, data),
+        costs(data) if data["uncached_seconds"].notna().any() else None,
+    ]
+    return [picture for picture in drawn if picture is not None]
+
+
+def _tidy(summaries: Sequence[Summary]) -> pd.DataFrame:
+    rows = [
+        {
+            "study": summary.study,
+            "strategy": result.strategy,
+            "value": result.test.value if result.test else result.test_mean,
+            "low": result.test.low if result.test else None,
+            "high": result.test.high if result.test else None,
+            "place": result.place,
+            "cached_seconds": result.cached_seconds,
+            "uncached_seconds": result.uncached_seconds,
+            "tuning_seconds": result.tuning_seconds,
+        }
+        for summary in summaries
+        for result in summary.results
+    ]
+    return pd.DataFrame(rows).astype(
+        dict.fromkeys(("value", "low", "high", "cached_seconds", "uncached_seconds"), float)
+    )
+
+
+def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
+    """Strategies by studies: the metric, coloured by how far it is behind the highest of its study."""
+    strategies, studies = canonical(data["strategy"]), [summary.study for summary in summaries]
+    values = data.pivot_table("value", "strategy", "study").reindex(index=strategies, columns=studies)
+    behind = values - values.max()
+    low = min(-0.1, float(np.nanmin(behind.to_numpy())))
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(strategies)), layout="constrained")
+    axes = figure.add_subplot()
+    sns.heatmap(
+        behind.to_numpy(),
+        ax=axes,
+        cmap="Blues",
+        vmin=low,
+        vmax=0.0,
+        linewidths=1,
+        linecolor=GRID,
+        xticklabels=[short(name, 18) for name in studies],
+        yticklabels=strategies,
+        cbar_kws={"label": "behind the highest"},
+    )
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.tick_params(axis="x", rotation=20)
+    axes.set_xlabel("")
+    axes.set_ylabel("")
+    level = {(summary.study, name) for summary in summaries for name in summary.level}
+    for (row, column), value in np.ndenumerate(values.to_numpy()):
+        bold = (studies[column], strategies[row]) in level
+        nothing = np.isnan(value)
+        dark = not nothing and behind.to_numpy()[row, column] > 0.5 * low
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            "no result" if nothing else f"{value:.3f}",
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            weight="bold" if bold else "normal",
+            color=MUTED if nothing else ON_DARK if dark else ON_LIGHT,
+        )
+    return take(
+        figure,
+        data,
+        name="heatmap",
+        title="Strategies by studies",
+        caption="Mean test metric. Darker: closer to the highest of its study. Bold: can't be told apart "
+        "from the best "
+        "of its study.",
+        alt="Test metric: " + "; ".join(f"{n}: {', '.join(_highest(data, n))}" for n in studies) + ".",
+    )
+
+
+def _highest(data: pd.DataFrame, study: str) -> list[str]:
+    mine = data[data["study"] == study].dropna(subset=["value"]).sort_values("value", ascending=False)
+    return [f"{row.strategy} {row.value:.3f}" for row in mine.itertuples()] or ["no result"]
+
+
+def overview(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
+    """A panel per study, two in a row: every strategy's mean and 95 % interval."""
+    rows = (len(summaries) + 1) // 2
+    strategies = max((len(summary.results) for summary in summaries), default=1)
+    figure = Figure(figsize=(WIDE, rows * (0.95 + 0.26 * strategies)), layout="constrained")
+    grid = iter(
+        figure.subplots(rows, min(2, len(summaries)), squeeze=False, gridspec_kw={"hspace": 0.08}).flat
+    )
+    for axes, summary in zip(grid, summaries, strict=False):
+        _panel(axes, summary)
+    for axes in grid:
+        axes.set_axis_off()
+    bests = "; ".join(f"{summary.study}: {summary.best or 'no result'}" for summary in summaries)
+    return take(
+        figure,
+        data,
+        wide=True,
+        name="overview",
+        title="Every strategy on every study",
+        caption="Mean over seeds with its 95 % interval. Bold: can't be told apart from the best of that "
+        "study.",
+        alt=f"Test metric of each strategy, a panel per study. Best by validation: {bests}.",
+    )
+
+
+def _panel(axes: Axes, summary: Summary) -> None:
+    for place, result in enumerate(summary.results):
+        draw_result(axes, place, result, ())
+        if not result.test:
+            text = describe(result)
+            axes.annotate(text, (0.02, place), xycoords=BESIDE, va="center", fontsize=SMALL, color=MUTED)
+    name_rows(axes, [result.strategy for result in summary.results])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    for tick, result in zip(axes.get_yticklabels(), summary.results, strict=True):
+        tick.set_fontweight("bold" if result.strategy in summary.level else "normal")
+    axes.set_title(short(summary.study, 40), loc="left")
+    axes.set_xlabel(f"test {metric_name(summary)}")
+
+
+def ranks(ranked: Ranks) -> Picture:
+    """The critical-difference diagram: mean ranks over data sets, joined where they can't be told apart."""
+    from scikit_posthocs import critical_difference_diagram
+
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.24 * len(ranked.mean)))
+    axes = figure.add_subplot()
+    figure.subplots_adjust(left=0.28, right=0.72, top=0.78, bottom=0.05)
+    critical_difference_diagram(
+        dict(ranked.mean),
+        ranked.p,
+        ax=axes,
+        label_fmt_left="{label} ({rank:.2f})",
+        label_fmt_right="({rank:.2f}) {label}",
+        label_props={"fontsize": SMALL},
+        color_palette={name: look(name).colour for name in ranked.mean},
+        crossbar_props={"color": INK, "linewidth": 2.5},
+        marker_props={"s": 26},
+        text_h_margin=0.03,
+    )
+    axes.tick_params(labelsize=SMALL)
+    studies, text = len(ranked.scores), f"critical difference {ranked.difference:.2f}"
+    figure.text(
+        0.5, 0.97, f"mean rank over {studies} data sets; {text}", ha="center", va="top", fontsize=SMALL
+    )
+    apart = "; ".join(f"{one} before {other}" for one, other in ranked.apart) or "no two strategies"
+    return take(
+        figure,
+        ranked.scores.rank(axis="columns", ascending=False).rename_axis("study").reset_index(),
+        name="ranks",
+        title="Ranks over the data sets",
+        caption=f"Mean rank of each strategy; 1 is best. A bar joins strategies that {studies} data sets "
+        "can't tell apart "
+        f"(Nemenyi's test at 0.05: mean ranks have to differ by {ranked.difference:.2f}; Demsar 2006). "
+        "That all are alike: "
+        f"p = {ranked.friedman_p:.3f} (Friedman). Seeds are averaged first: they are no data sets.",
+        alt="Mean ranks: "
+        + ", ".join(f"{n} {r:.2f}" for n, r in sorted(ranked.mean.items(), key=lambda item: item[1]))
+        + f". Told apart: {apart}.",
+    )
+
+
+def costs(data: pd.DataFrame) -> Picture:
+    """Seconds of a run by strategy, a marker for each study."""
+    known = data.dropna(subset=["uncached_seconds"])
+    known = known[known["uncached_seconds"] > 0]
+    strategies = canonical(known["strategy"])
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(strategies)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, name in enumerate(strategies):
+        mine, colour = known[known["strategy"] == name], look(name).colour
+        total = mine["uncached_seconds"] + mine["tuning_seconds"]
+        axes.scatter(mine["cached_seconds"], [place - 0.16] * len(mine), s=22, color=colour)
+        axes.scatter(mine["uncached_seconds"], [place] * len(mine), s=22, marker="D", color=colour, alpha=0.7)
+        axes.scatter(total, [place + 0.16] * len(mine), s=22, facecolor=PAPER, edgecolor=colour)
+    axes.set_xscale("log")
+    name_rows(axes, strategies)
+    name_seconds(axes)
+    axes.set_xlabel("seconds (log scale)")
+    return take(
+        figure,
+        known[["study", "strategy", "cached_seconds", "uncached_seconds", "tuning_seconds"]],
+        name="costs",
+        title="What each strategy costs",
+        caption="A marker for each study. Dots: a final run that finds its frozen features; diamonds: "
+        "one that computes "
+        "them; hollow: with all tuning trials added.",
+        alt="Seconds of a run that computes all, mean over studies: "
+        + ", ".join(f"{n} {v:.0f}" for n, v in known.groupby("strategy")["uncached_seconds"].mean().items())
+        + ".",
+    )

@@ -1,0 +1,118 @@
+"""The report as a PDF: the same verdict, tables and figures, on A4 pages."""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import matplotlib as mpl
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import cm
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import (
+    Flowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from bench.report.picture import Picture
+from bench.report.style import GRID, INK, MUTED, PNG_DPI
+
+MARGIN = 1.8 * cm
+WIDTH = A4[0] - 2 * MARGIN
+HIGHEST = 19 * cm  # of a figure
+INCH = 72.0  # points; figures keep their size, so that their text keeps its own
+PNG_SCALE = INCH / PNG_DPI
+
+
+@cache
+def _styles() -> dict[str, ParagraphStyle]:
+    folder = Path(mpl.get_data_path()) / "fonts/ttf"  # a font with more than Latin letters, and always there
+    registerFont(TTFont("DejaVu", folder / "DejaVuSans.ttf"))
+    registerFont(TTFont("DejaVu-Bold", folder / "DejaVuSans-Bold.ttf"))
+    registerFontFamily(
+        "DejaVu", normal="DejaVu", bold="DejaVu-Bold", italic="DejaVu", boldItalic="DejaVu-Bold"
+    )
+    text = ParagraphStyle("text", fontName="DejaVu", fontSize=9, leading=13, textColor=colors.HexColor(INK))
+    return {
+        "text": text,
+        "cell": ParagraphStyle("cell", text, fontSize=7, leading=9),
+        "small": ParagraphStyle("small", text, fontSize=7.5, leading=10.5, textColor=colors.HexColor(MUTED)),
+        "title": ParagraphStyle("title", text, fontName="DejaVu-Bold", fontSize=16, leading=21, spaceAfter=4),
+        "heading": ParagraphStyle(
+            "heading", text, fontName="DejaVu-Bold", fontSize=11, leading=15, spaceBefore=12, spaceAfter=4
+        ),
+        "verdict": ParagraphStyle(
+            "verdict",
+            text,
+            fontName="DejaVu-Bold",
+            spaceBefore=6,
+            backColor=colors.HexColor("#eef5fa"),
+            borderPadding=6,
+        ),
+    }
+
+
+def paragraph(text: str, style: str = "text") -> Paragraph:
+    """Return a paragraph of plain text: what looks like markup in it is text too."""
+    return Paragraph(escape(" ".join(text.split())), _styles()[style])
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> Flowable:
+    """Return a table over the width of the page; `words`: its columns are sentences, of equal width."""
+    cells: list[list[Any]] = [[paragraph(cell, "cell") for cell in row] for row in (headers, *rows)]
+    longest = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
+    weights = [1.0] * len(headers) if words else [min(30.0, 4.0 + length) for length in longest]
+    widths = [WIDTH * weight / sum(weights) for weight in weights]
+    made = Table(cells, colWidths=widths, repeatRows=1)
+    line = colors.HexColor(GRID)
+    made.setStyle(
+        TableStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("LINEABOVE", (0, 0), (-1, 0), 0.8, colors.HexColor(INK)),
+                ("LINEBELOW", (0, 0), (-1, 0), 0.5, colors.HexColor(INK)),
+                ("LINEBELOW", (0, 1), (-1, -2), 0.25, line),
+                ("LINEBELOW", (0, -1), (-1, -1), 0.8, colors.HexColor(INK)),
+            ]
+        )
+    )
+    return made
+
+
+def figure(picture: Picture) -> Flowable:
+    """Return a figure with heading and caption, kept on one page."""
+    width, height = (side * PNG_SCALE for side in ImageReader(io.BytesIO(picture.png)).getSize())
+    scale = min(1.0, WIDTH / width, HIGHEST / height)
+    image = Image(io.BytesIO(picture.png), width * scale, height * scale)
+    return KeepTogether([paragraph(picture.title, "heading"), image, paragraph(picture.caption, "small")])
+
+
+def document(title: str, story: Sequence[Flowable]) -> bytes:
+    """Return the pages as a PDF; the same story gives the same bytes."""
+    buffer = io.BytesIO()
+    made = SimpleDocTemplate(
+        buffer,
+        pagesize=A4,
+        leftMargin=MARGIN,
+        rightMargin=MARGIN,
+        topMargin=MARGIN,
+        bottomMargin=MARGIN,
+        title=title,
+        author="bench",
+        lang="en",
+        invariant=1,
+    )
+    made.build([Spacer(1, 1), *story])
+    return buffer.getvalue()

@@ -1,0 +1,51 @@
+"use strict";
+// A table is sorted by a click on a header: by numbers where the column has numbers, what has none comes last.
+const number = (text) => {
+  const found = text.replaceAll("\u2212", "-").replaceAll(",", "").match(/^[<+]?\s*(-?\d+(\.\d+)?)/);
+  return found ? Number(found[1]) : NaN;
+};
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up > 0 ? "ascending" : "descending");
+      const body = table.tBodies[0];
+      const rows = [...body.rows].map((row) => {
+        const text = row.cells[column].textContent.trim();
+        return { row, text, value: number(text) };
+      });
+      const numeric = rows.some((r) => !Number.isNaN(r.value));
+      rows.sort((a, b) => {
+        if (!numeric) return up * a.text.localeCompare(b.text);
+        if (Number.isNaN(a.value) || Number.isNaN(b.value)) return Number.isNaN(a.value) - Number.isNaN(b.value);
+        return up * (a.value - b.value);
+      });
+      body.append(...rows.map((r) => r.row));
+    });
+  });
+}
+// A figure is shown as large as the window by a click; Escape or a click closes it.
+const dialog = document.querySelector("dialog");
+if (dialog) {
+  const shown = dialog.querySelector("img");
+  for (const image of document.querySelectorAll(".picture img")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "zoom";
+    button.setAttribute("aria-label", "Enlarge: " + image.alt);
+    image.replaceWith(button);
+    button.append(image);
+    button.addEventListener("click", () => {
+      shown.src = image.src;
+      shown.alt = image.alt;
+      dialog.showModal();
+    });
+  }
+  dialog.addEventListener("click", () => dialog.close());
+}

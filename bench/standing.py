@@ -1,0 +1,25 @@
+"""A report that stands: what it says, read from its `summary.json`; drawing it anew would change nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+VERSION = 2  # of reports; one of another version is drawn anew
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return what a report's `summary.json` holds, or None where there is no whole report.
+
+    `index.html` is written last, so where it is, all that it names was written.
+    """
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and (folder / "index.html").is_file() else None
+
+
+def stands(folder: Path, fingerprint: str) -> bool:
+    """Say whether the report in a folder is of the runs with this fingerprint."""
+    found = read(folder)
+    return found is not None and (found.get("version"), found.get("fingerprint")) == (VERSION, fingerprint)
