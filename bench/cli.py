@@ -156,7 +156,7 @@ def run(
 
 def _run_one(study: "Study", options: "Options", folder: Path) -> Path:
     """Run a study; return the folder of its report, which is drawn anew if there is anything new to say."""
-    from bench import progress, standing
+    from bench import paths, progress, standing
     from bench.planning import plan
     from bench.runner import Runner
 
@@ -166,13 +166,14 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> Path:
     with progress.choose(study.metric) as view:
         runner = Runner(laid_out, options, view)
         runner.run()
-        if not standing.stands(folder, runner.fingerprint):
-            from bench.publishing import publish
-            from bench.report import write
+        with paths.locked(paths.home() / "locks" / f"{laid_out.key[:32]}.report.lock"):  # or each draws it
+            if not standing.stands(folder, runner.fingerprint):
+                from bench.publishing import publish
+                from bench.report import write
 
-            evidence = runner.evidence()
-            write(evidence, folder)
-            publish(runner.store, runner.found, evidence, _said(folder), folder)
+                evidence = runner.evidence()
+                write(evidence, folder)
+                publish(runner.store, runner.found, evidence, _said(folder), folder)
     _conclude(folder, runner.store.place)
     return folder
 

@@ -97,6 +97,7 @@ class LiveRun:
         for name, file in files.items():
             self._writer.upload(self.run_id, name, file)
         tags = {
+            "bench.run_key": result.spec.key,  # what waits to be delivered is known by it
             "bench.status": result.status.value,
             "bench.environment": canonical_json(dict(result.environment)),
             "bench.error": result.error,

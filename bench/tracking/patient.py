@@ -15,7 +15,7 @@ from bench.tracking import address
 from bench.tracking.frames import FoundRun
 from bench.tracking.live import End, Point
 from bench.tracking.spool import Spool
-from bench.tracking.store import RunStore
+from bench.tracking.store import ENDED, RunStore
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,10 @@ class PatientStore(RunStore):
             return super().fail_leftovers(self._real(study_run_id))
         return 0
 
+    def end_leftover(self, run_id: str) -> None:
+        """End a run that a killed process left, now or after what it had left to be delivered."""
+        self._now_or_later("end_leftover", run_id)
+
     def find(self, keys: Iterable[str], arm_key: str | None = None) -> dict[str, FoundRun]:
         """Return the final runs that are DONE; of a store that is away, those that were found before."""
         wanted = list(keys)
@@ -109,7 +113,13 @@ class PatientStore(RunStore):
         return key in self._known
 
     def result(self, spec: RunSpec, trial: int) -> RunResult | None:
-        """Return what came of a trial, if it is stored and the store can be asked."""
+        """Return what came of a trial, if it is stored and the store can be asked.
+
+        Raises:
+            StoreAwayError: if it is done and can't be delivered: it must not be done again.
+        """
+        if spec.key in self._waiting_keys():
+            self.settle()
         with suppress(StoreAwayError):
             return super().result(spec, trial)
         return None
@@ -182,6 +192,8 @@ class PatientStore(RunStore):
             super().log_dataset(run_id, *rest)
         elif name == "close":
             super().close(run_id, *rest)
+        elif name == "end_leftover":
+            super().end_leftover(run_id)
         return None
 
     def _create_once(self, begun: str, name: str, tags: Mapping[str, str], milliseconds: int) -> str:
@@ -210,8 +222,6 @@ class PatientStore(RunStore):
         if self._spool.is_empty:
             return set()
         calls = self._spool.waiting()
-        keys = {
-            WAITING + args[0]: args[2].get("bench.run_key", "") for name, args in calls if name == "create"
-        }
-        done = {args[0] for name, args in calls if name == "write" and "bench.status" in args[3]}
-        return {keys[run_id] for run_id in done if run_id in keys}
+        done = {args[0] for name, args in calls if name == "close" and args[1] in ENDED}
+        tags = [args[3] for name, args in calls if name == "write" and args[0] in done]
+        return {own["bench.run_key"] for own in tags if "bench.run_key" in own}

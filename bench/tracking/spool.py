@@ -72,8 +72,8 @@ class Spool:
         """Remove what is delivered, unless more has come meanwhile."""
         with locked(self._folder / "adding.lock"):
             if not self.waiting():
+                self._done.unlink(missing_ok=True)  # first: done again is right, never done is not
                 self._calls.unlink(missing_ok=True)
-                self._done.unlink(missing_ok=True)
                 shutil.rmtree(self._folder / "files", ignore_errors=True)
 
     def _count(self) -> int:

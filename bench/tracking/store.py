@@ -443,8 +443,13 @@ class RunStore:
             and has_ended(run.data.tags.get("bench.process", "::"))
         ]
         for run_id in left:
-            self.close(run_id, "KILLED")
+            self.end_leftover(run_id)
         return len(left)
+
+    def end_leftover(self, run_id: str) -> None:
+        """End a run as KILLED, unless it has ended by what its process left to be delivered."""
+        if self._client.get_run(run_id).info.status == "RUNNING":
+            self._client.set_terminated(run_id, "KILLED")
 
     def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
         """Return the runs that came to an end by themselves, newest first."""

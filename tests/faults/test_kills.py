@@ -33,7 +33,7 @@ def count_differences(expected, found):
     """How many rows are missing, and how many values differ."""
     lost = sum(len(a) - len(b) for a, b in zip(expected, found, strict=True))
     different = sum(
-        int((a.fillna(-1) != b.fillna(-1)).to_numpy().sum())
+        int((a.fillna("") != b.fillna("")).to_numpy().sum())
         for a, b in zip(expected, found, strict=True)
         if a.shape == b.shape
     )

@@ -2,16 +2,22 @@
 
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from test_kills import count_differences
-from tracking_contract import free_port
+from tracking_contract import done, free_port, open_levels, spec
 
+from bench.errors import StoreAwayError
+from bench.spec import Purpose
+from bench.tracking.patient import PatientStore
 from bench.tracking.spool import Spool
 
 pytestmark = pytest.mark.slow
@@ -123,3 +129,63 @@ def test_calls_arrive_in_order_and_once(tmp_path):
     assert Spool(tmp_path).deliver(do) == 4
     assert arrived == [0, 1, 2, "away", 3, 4, "kept", 5]
     assert spool.is_empty
+
+
+@pytest.fixture
+def locked_database(tmp_path, monkeypatch):
+    """The address of a store, and a function that keeps others from writing to it until its end."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    file = tmp_path / "mlflow.db"
+
+    @contextmanager
+    def lock():
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            database.execute("begin immediate")
+            yield
+            database.execute("rollback")
+
+    return f"sqlite:///{file}", lock
+
+
+def test_a_run_whose_end_waits_to_be_delivered_is_no_leftover(locked_database):
+    uri, lock = locked_database
+    before = PatientStore(uri, "toy")
+    study, arm = open_levels(before)
+    live = before.start(spec(seed=1), arm, "seed 1", {}, {})
+    before._client.set_tag(live.run_id, "bench.process", f"{socket.gethostname()}:1:1")  # has ended
+    with lock():
+        live.finish(done(spec(seed=1)))
+        after = PatientStore(uri, "toy")
+        assert after.has_ended(spec(seed=1).key, 0)
+        assert after.fail_leftovers(study) == 1
+        assert not PatientStore(uri, "toy")._spool.is_empty
+    after.settle()
+    assert after._spool.is_empty
+    assert after._client.get_run(live.run_id).info.status == "FINISHED"
+    assert list(after.find([spec(seed=1).key]))
+
+
+def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
+    uri, lock = locked_database
+    before, trial = PatientStore(uri, "toy"), spec(purpose=Purpose.TRIAL)
+    _, arm = open_levels(before)
+    live = before.start(trial, arm, "trial 1", {}, {"trial": 0})
+    with lock():
+        live.finish(done(trial))
+        after = PatientStore(uri, "toy")
+        with pytest.raises(StoreAwayError, match="wait in"):
+            after.result(trial, 0)
+    assert after.result(trial, 0).metrics == done(trial).metrics
+
+
+def test_a_run_that_waits_without_its_end_is_done_again(locked_database):
+    uri, lock = locked_database
+    store = PatientStore(uri, "toy")
+    _, arm = open_levels(store)
+    with lock():
+        live = store.start(spec(seed=1), arm, "seed 1", {}, {})
+        store.write(live.run_id, [], {}, {"bench.status": "done"})
+        live.abandon()
+        assert not store.has_ended(spec(seed=1).key, 0)
+    store.settle()
+    assert not store.has_ended(spec(seed=1).key, 0)
