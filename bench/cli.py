@@ -120,6 +120,9 @@ def run(
     set_: Overrides = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the resolved study and stop")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="do everything again")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="the same bits each time on a GPU too; slower there")
+    ] = False,
 ) -> None:
     """Run a study: tune every strategy, do the final runs, write the report."""
     from bench import interrupts
@@ -139,7 +142,10 @@ def run(
         for loaded in studies:
             _show(loaded)
         return
-    options = Options(data, device, tracking_uri, fresh, jobs, budget=budget.value, sizes=bool(counts))
+    options = Options(
+        data, device, tracking_uri, fresh, jobs,
+        deterministic=deterministic, budget=budget.value, sizes=bool(counts),
+    )  # fmt: skip
     try:
         if counts:
             whole = [_run_sizes(loaded, counts, options, output) for loaded in studies]

@@ -14,7 +14,6 @@ from bench.spec import Value
 PACKAGES = {"bench": "transfer-bench"} | {
     name: name for name in ("torch", "torchvision", "timm", "optuna", "mlflow", "numpy")
 }
-CLOCK_SLACK = 5.0  # seconds by which the start of one process may seem to move
 
 
 def describe(device: str = "", *, commit: bool = True) -> dict[str, Value]:
@@ -86,6 +85,7 @@ def _torch(device: str) -> dict[str, Value]:
         "device": device,
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if torch.device(device).type == "cuda" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(torch.device(device))
@@ -100,10 +100,11 @@ def _torch(device: str) -> dict[str, Value]:
 
 
 def this_process() -> str:
-    """Return what identifies this process among all hosts: host, number, start in seconds since 1970."""
-    import psutil
+    """Return what identifies this process among all hosts: host, number, start in ticks since the boot.
 
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    Ticks and no date: a clock that is set back must not make a process that runs seem another one.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_state_and_start(os.getpid())[1]}"
 
 
 def has_ended(process: str) -> bool:
@@ -111,14 +112,19 @@ def has_ended(process: str) -> bool:
 
     Its start tells it from a later process with the same number.
     """
-    import psutil
-
     host, number, start = process.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        known = psutil.Process(int(number))
-        moved = abs(known.create_time() - float(start))
-        return bool(known.status() == psutil.STATUS_ZOMBIE or moved > CLOCK_SLACK)
-    except psutil.NoSuchProcess:
+        state, started = _state_and_start(int(number))
+    except (FileNotFoundError, ProcessLookupError):
         return True
+    return state == "Z" or started != start
+
+
+def _state_and_start(number: int) -> tuple[str, str]:
+    """Return a process's state (`Z`: it has ended and is not buried) and start, as proc(5) has them."""
+    fields = (
+        Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    )
+    return fields[0], fields[19]

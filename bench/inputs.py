@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bench.data.augment import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
 from bench.features import FeatureStore
+from bench.rows import Rows
 from bench.study import Target
 
 EVAL_BATCH = 256  # most images in a batch for evaluation
@@ -64,7 +66,11 @@ class Images:
         return evaluation_view(self._pixels(indices), self.target.image_size, self.mean, self.std)
 
     def _pixels(self, indices: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.dataset.images[indices]).to(self.device, non_blocking=True)
+        return self._rows(indices)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return Rows(self.dataset.images, self.device)
 
 
 class Features:
@@ -90,9 +96,9 @@ class Features:
         self.views = target.augmentation.views
         self._seconds = [0.0, 0.0]
         self._computing = 0.0
-        self._train: np.ndarray | None = None
+        self._train: Rows | None = None
         self._shape: tuple[int, ...] = ()
-        self._parts: list[tuple[set[int], np.ndarray]] = []
+        self._parts: list[tuple[set[int], Rows]] = []
 
     @property
     def eval_batch(self) -> int:
@@ -115,16 +121,16 @@ class Features:
         if self._part(indices) is not None:
             return True
         started = time.perf_counter()
-        array = self._stored(indices, {**self.identity, "augmentation": None}, 1)
+        rows = self._stored(indices, {**self.identity, "augmentation": None}, 1)
         self._seconds[1] += time.perf_counter() - started
-        if array is not None:
-            self._parts.append((set(indices.tolist()), array))
-        return array is not None
+        if rows is not None:
+            self._parts.append((set(indices.tolist()), rows))
+        return rows is not None
 
-    def _part(self, indices: np.ndarray) -> np.ndarray | None:
-        """Return the array that holds the evaluation views of all these images."""
+    def _part(self, indices: np.ndarray) -> Rows | None:
+        """Return the evaluation views of a part that has all these images."""
         wanted = indices.tolist()
-        return next((array for known, array in self._parts if known.issuperset(wanted)), None)
+        return next((rows for known, rows in self._parts if known.issuperset(wanted)), None)
 
     @property
     def computing_seconds(self) -> float:
@@ -144,16 +150,16 @@ class Features:
         """Return the features of the augmented images."""
         assert self._train is not None
         views = view_numbers(self.images.target.augmentation, seed, epoch, indices)
-        return self._tensor(self._train[indices, views])
+        return _channels_last(self._train(indices, views))
 
     def evaluate(self, indices: np.ndarray) -> Tensor:
         """Return the features of the centre views."""
-        array = self._part(indices)
-        assert array is not None, "prepare_evaluation comes first"
-        return self._tensor(array[indices, 0])
+        rows = self._part(indices)
+        assert rows is not None, "prepare_evaluation comes first"
+        return _channels_last(rows(indices, np.zeros_like(indices)))
 
-    def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> np.ndarray | None:
-        """Return features, shape (images of the data set, views, ...), or None if they can't be kept."""
+    def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> Rows | None:
+        """Return features, (images of the data set, views, ...); None if they can't be kept."""
         self._shape = self._shape or tuple(self._compute(indices[:1], None).shape[1:])
         one = identity["augmentation"] is None
 
@@ -167,7 +173,7 @@ class Features:
         if entry is None:
             return None
         self._computing += float(entry.seconds[indices].sum())
-        return entry.array
+        return Rows(entry.array, self.images.device, indices)
 
     @torch.inference_mode()
     def _compute(self, indices: np.ndarray, view: int | None) -> Tensor:
@@ -178,9 +184,9 @@ class Features:
         result: Tensor = self.prefix(pixels)
         return result
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.images.device, non_blocking=True)
-        return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+def _channels_last(features: Tensor) -> Tensor:
+    return features.to(memory_format=torch.channels_last) if features.ndim == 4 else features
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

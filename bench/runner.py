@@ -44,6 +44,7 @@ class Options:
     fresh: bool = False  # forget what was done before
     jobs: int | None = None  # processes; None: as many as the device has room for
     threads: int | None = None  # of each process; None: all processors
+    deterministic: bool = False  # the same bits each time on a GPU too
     budget: str = "default"  # the name of the preset, which `bench report` looks for
     sizes: bool = False  # one of several numbers of training labels, which `bench report` passes over
     began: float = field(default_factory=time.time)  # seconds since 1970: an earlier failure is tried again
@@ -95,7 +96,12 @@ class Runner:
 
             options = self.options
             self._worker = Worker(
-                self.study, self.plan.dataset, self.plan.origin, options.device, options.threads
+                self.study,
+                self.plan.dataset,
+                self.plan.origin,
+                options.device,
+                options.threads,
+                deterministic=options.deterministic,
             )
         return self._worker
 

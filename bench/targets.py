@@ -13,6 +13,7 @@ from torch.nn import functional
 from bench.data.augment import augment_masks, view_numbers
 from bench.data.dataset import NO_LABEL, Dataset
 from bench.metrics import confusions, score, segmentation_scores
+from bench.rows import Rows
 from bench.study import Target, Training
 
 
@@ -103,8 +104,12 @@ class Masks:
         return self._masks(indices).long()
 
     def _masks(self, indices: np.ndarray) -> Tensor:
+        return self._rows(indices)
+
+    @functools.cached_property
+    def _rows(self) -> Rows:
         assert self.dataset.masks is not None, "a data set for segmentation has masks"
-        return torch.from_numpy(self.dataset.masks[indices]).to(self.device, non_blocking=True)
+        return Rows(self.dataset.masks, self.device)
 
 
 def confusion_of(answers: Tensor) -> Tensor:

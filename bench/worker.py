@@ -19,7 +19,7 @@ from bench.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
 from bench.environment import describe
 from bench.errors import InputError
-from bench.execution import Execution, choose_device, choose_precision, use_threads
+from bench.execution import Execution, choose_device, choose_precision, prepare
 from bench.features import FeatureStore
 from bench.inputs import Features, Images, Inputs, batches
 from bench.metrics import scores_by_image
@@ -69,11 +69,18 @@ class Worker:
     """
 
     def __init__(
-        self, study: Study, dataset: Dataset, origin: Origin, device: str, threads: int | None = None
+        self,
+        study: Study,
+        dataset: Dataset,
+        origin: Origin,
+        device: str,
+        threads: int | None = None,
+        *,
+        deterministic: bool = False,
     ) -> None:
-        use_threads(threads)
         self.study, self.dataset, self.origin = study, dataset, origin
         self.device = choose_device(device)
+        prepare(self.device, threads, deterministic=deterministic)
         self._stages = [stage.name for stage in self._build("pretrained", 0).stages]
         self._environment = describe(self.device)
         mean, std = statistics(study.source)

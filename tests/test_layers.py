@@ -15,7 +15,7 @@ LAYERS = {
     "what a command does": "runner gathering publishing serving progress report",
     "choosing and doing runs": "planning tuning worker predictions",
     "training": "training movement together probe inputs optimizers targets",
-    "parts": "strategies models data tracking analysis features execution checkpoints",
+    "parts": "strategies models data tracking analysis features rows execution checkpoints",
     "plain types": "jobs interrupts errors registry paths standing spec study environment "
     "data.dataset metrics palette",
 }
