@@ -2,8 +2,8 @@
 
 import fcntl
 import os
-import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,17 +12,25 @@ from bench.errors import InputError
 
 def home() -> Path:
     """State that must last: `BENCH_HOME`, by default `.bench/` in the current folder."""
-    return _folder("BENCH_HOME", Path(".bench"))
+    return _folder("BENCH_HOME", lambda: Path(".bench"))
 
 
 def cache() -> Path:
     """What can be computed again: `BENCH_CACHE`, by default the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transfer-bench"
+
+    def default() -> Path:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transfer-bench"
+
     return _folder("BENCH_CACHE", default)
 
 
-def _folder(variable: str, default: Path) -> Path:
-    path = Path(os.environ.get(variable) or default).expanduser().resolve()
+def _folder(variable: str, default: Callable[[], Path]) -> Path:
+    try:
+        path = Path(os.environ.get(variable) or default()).expanduser().resolve()
+    except RuntimeError as error:  # a user without a home, as a container may have
+        raise InputError(
+            "there is no home folder to put it in", variable, "name a writable folder"
+        ) from error
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -32,16 +40,19 @@ def _folder(variable: str, default: Path) -> Path:
     return path
 
 
+def expanded(text: str) -> Path:
+    """Return a path with the home folder for `~`; where there is no such home it is left as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's own raises
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.touch(exist_ok=False)  # and not `mkstemp`, which knows better than the user's umask
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from bench.data.masks import mask_folder_source
 from bench.data.source import MASK_SOURCES, SOURCES, Source
 from bench.data.store import open_or_decode
 from bench.errors import InputError, nearest
+from bench.paths import expanded
 from bench.study import Target, Task
 
 
@@ -43,7 +44,7 @@ def find_source(name: str) -> Source:
         return huggingface_source(name)
     if name.startswith("torchvision/"):
         torchvision_sets.explain_unknown(name, where)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return folder_source(path)
     if path.exists():
@@ -56,7 +57,7 @@ def find_mask_source(target: Target) -> Source:
     where, name = "target.data", target.data
     if name in MASK_SOURCES:
         return MASK_SOURCES[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return mask_folder_source(path, target)
     if name in SOURCES:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+from bench.paths import expanded
 from bench.study import Source
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def locate(source: Source) -> Origin:
         version = importlib.metadata.version(library)
         identity = f"default:{source.model}@{version}"
         return Origin(identity, None, f"default weights of {source.model} in {library} {version}, downloaded")
-    path = Path(source.weights).expanduser()
+    path = expanded(source.weights)
     if not path.is_file():
         raise InputError(f"there is no file {path}", "source.weights", "say 'packaged', 'default' or a file")
     return Origin(_file_digest(path), path, f"file {path}")

@@ -40,7 +40,7 @@ def resolve_uri(uri: str | None = None) -> str:
             f"'{shown(uri)}' names no {'file' if kind == 'sqlite' else 'server'}", where, EXAMPLES
         )
     if kind == "sqlite":
-        return f"{scheme}:///{Path(rest.removeprefix('/')).expanduser().resolve()}"
+        return f"{scheme}:///{paths.expanded(rest.removeprefix('/')).resolve()}"
     return uri.rstrip("/")
 
 

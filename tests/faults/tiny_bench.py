@@ -6,6 +6,7 @@ Not in conftest.py: a process finds what it is to run by the name of its module,
 import multiprocessing
 import os
 import sys
+import time
 
 import pandas as pd
 
@@ -29,8 +30,25 @@ APART = [
 ]
 
 
-def main_of(folder, home, arguments, environment, log):
+def clock_is_set_back():
+    """Let the clock go back by an hour again and again."""
+    real, asked = time.time_ns, [0]
+
+    def set_back():
+        asked[0] += 1
+        return real() - asked[0] // 20 * 3600 * 1_000_000_000
+
+    time.time_ns, time.time = set_back, lambda: set_back() / 1e9
+
+
+def private_umask():
+    os.umask(0o077)
+
+
+def main_of(folder, home, arguments, environment, log, before):
     """Be `bench` in a process that has everything imported."""
+    if before:
+        before()
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -51,18 +69,18 @@ class Bench:
         os.environ.update(SETTINGS)  # as `bench` does before it imports mlflow
         self.context.set_forkserver_preload(PRELOADED)
 
-    def start(self, home, *arguments, log=None, **environment):
+    def start(self, home, *arguments, log=None, before=None, **environment):
         command = ["run", "--study", "tiny.yaml", "--device", "cpu", "--output", home / "reports", *arguments]
         settings = {"BENCH_CHECKPOINT_SECONDS": "0.2", **environment}
         home.mkdir(parents=True, exist_ok=True)
         process = self.context.Process(
-            target=main_of, args=(self.folder, home, command, settings, str(log or home / "log"))
+            target=main_of, args=(self.folder, home, command, settings, str(log or home / "log"), before)
         )
         process.start()
         return process
 
-    def finish(self, home, *arguments, **environment):
-        process = self.start(home, *arguments, **environment)
+    def finish(self, home, *arguments, before=None, **environment):
+        process = self.start(home, *arguments, before=before, **environment)
         process.join(300)
         assert process.exitcode == 0, (home / "log").read_text()[-3000:]
         return rows(home)

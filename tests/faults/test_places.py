@@ -1,0 +1,129 @@
+"""Folders, users and clocks as they are on other people's machines: it works, or says so in a line."""
+
+import functools
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+from test_kills import count_differences, ended_runs
+from tiny_bench import clock_is_set_back, private_umask
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench, tmp_path_factory):
+    """From a number of processes, which have the threads among them, to the rows that they give."""
+    return functools.cache(lambda jobs: bench.finish(tmp_path_factory.mktemp("undisturbed"), "--jobs", jobs))
+
+
+@pytest.fixture
+def expected(undisturbed):
+    return undisturbed("1")
+
+
+def said(log):
+    """The lines on standard output and error; none of them is of a traceback."""
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    return text.splitlines()
+
+
+def test_blanks_and_letters_of_other_scripts_in_paths(bench, expected, tmp_path):
+    home = tmp_path / "Ordner für Läufe, № 1 'é' 数据 %20 #?"
+    images = home / "Bilder é"
+    shutil.copytree(bench.folder / "images", images)
+    found = bench.finish(home, "--jobs", "1", "--data", images, BENCH_CACHE=str(home / "Zwischen speicher"))
+    found = [rows.drop(columns="run_key") for rows in found]
+    assert count_differences([rows.drop(columns="run_key") for rows in expected], found) == (0, 0)
+    said(home / "log")
+
+
+def test_a_private_umask_is_kept(bench, expected, tmp_path):
+    found = bench.finish(tmp_path, "--jobs", "1", before=private_umask, BENCH_CACHE=str(tmp_path / "cache"))
+    assert count_differences(expected, found) == (0, 0)
+    files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "log"]
+    assert len(files) > 50
+    assert [p for p in files if stat.S_IMODE(p.stat().st_mode) & 0o077] == []
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_clock_that_is_set_back(bench, undisturbed, tmp_path, jobs):
+    expected = undisturbed(jobs)
+    found = bench.finish(tmp_path, "--jobs", jobs, before=clock_is_set_back)
+    assert count_differences(expected, found) == (0, 0)
+    keys, running = ended_runs(tmp_path)
+    assert (len(keys), running) == (len(set(keys)), 0)
+    again = bench.finish(tmp_path, "--jobs", jobs, before=clock_is_set_back)
+    assert count_differences(expected, again) == (0, 0)
+    assert len(ended_runs(tmp_path)[0]) == len(keys), "nothing is done twice"
+
+
+def test_a_home_that_there_is_not(bench, expected, tmp_path):
+    nowhere = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": ""}
+    process = bench.start(tmp_path / "refused", "--jobs", "1", BENCH_CACHE="", **nowhere)
+    process.join(120)
+    assert process.exitcode == 2
+    assert "BENCH_CACHE: can't create /proc/nowhere" in said(tmp_path / "refused" / "log")[-1]
+    found = bench.finish(tmp_path / "works", "--jobs", "1", BENCH_CACHE=str(tmp_path / "cache"), **nowhere)
+    assert count_differences(expected, found) == (0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a home")
+def test_a_user_without_a_home():
+    code = (
+        "import os; from bench import errors, paths; os.environ.pop('HOME', None);"
+        "os.environ.update(BENCH_CACHE='', XDG_CACHE_HOME=''); os.setuid(54321)\n"
+        "try: paths.cache()\nexcept errors.InputError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "BENCH_CACHE: there is no home folder to put it in; name a writable folder\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of its own, and a function that mounts it again with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root can mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder, lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_can_only_be_read(bench, expected, tmp_path, small_disk):
+    (disk, mount_again), log = small_disk, tmp_path / "log"
+
+    def ends_with(*arguments, **environment):
+        process = bench.start(disk / "home", "--jobs", "1", *arguments, log=log, **environment)
+        process.join(120)
+        return process.exitcode
+
+    found = bench.finish(disk / "home", "--jobs", "1", BENCH_CACHE=str(disk / "cache"))
+    assert count_differences(expected, found) == (0, 0)
+    mount_again("ro")
+    assert ends_with("--seeds", "4") == 2
+    assert "no folder that can be written to; name another one" in said(log)[-1]
+    assert ends_with("--seeds", "4", "--output", tmp_path / "reports") == 2
+    assert "ead-only" in said(log)[-1]
+    log.unlink()
+    elsewhere = tmp_path / "elsewhere"
+    found = bench.finish(elsewhere, "--jobs", "1", BENCH_CACHE=str(disk / "cache"))
+    assert count_differences(expected, found) == (0, 0), "a cache that can only be read is enough"
+    said(elsewhere / "log")
+    measured = ("--strategy", "full", "--set", "training.precision=auto", "--output", tmp_path / "measured")
+    process = bench.start(tmp_path / "measured", "--jobs", "1", *measured, BENCH_CACHE=str(disk / "cache"))
+    process.join(120)
+    assert process.exitcode == 0, said(tmp_path / "measured" / "log")
+    mount_again("rw")
+    assert ends_with() == 0, log.read_text()[-3000:]
+
+
+def test_the_same_numbers_in_another_process_from_nothing(bench, expected, tmp_path):
+    found = bench.finish(tmp_path, "--jobs", "1", "--deterministic", BENCH_CACHE=str(tmp_path / "cache"))
+    assert count_differences(expected, found) == (0, 0)
