@@ -1,19 +1,14 @@
 """The same contract on a real MLflow server and a real PostgreSQL, both started here and stopped after."""
 
 import http.server
-import os
-import pwd
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import urllib.request
-from pathlib import Path
 
 import pytest
 import requests
+from postgres import running_postgres
 from requests.adapters import HTTPAdapter
 from tracking_contract import StoreContract, done, free_port, new_store, open_levels, serving, spec
 from urllib3.util import Retry
@@ -48,39 +43,10 @@ class TestServer(StoreContract):
             ui_command(f"sqlite:///{tmp_path}/a.db", "127.0.0.1", int(uri.rpartition(":")[2]))
 
 
-def start_postgres(binaries, folder, port, user):
-    data = f"{folder}/data"
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-    for command in (
-        [f"{binaries}/initdb", "-D", data, "-A", "trust", "-U", "bench", "--no-sync"],
-        [f"{binaries}/pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start"],
-    ):
-        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
-
-
 @pytest.fixture(scope="module")
 def postgres_uri():
-    pytest.importorskip(
-        "psycopg2", reason="the PostgreSQL driver is not installed: pip install psycopg2-binary"
-    )
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed: no /usr/lib/postgresql/*/bin")
-    user = None
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_name == "postgres"), None)
-        if user is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    folder, port = tempfile.mkdtemp(prefix="bench-pg-"), free_port()
-    if user:
-        shutil.chown(folder, user)
-    try:
-        start_postgres(binaries, folder, port, user)
-        yield f"postgresql+psycopg2://bench@127.0.0.1:{port}/postgres"
-    finally:
-        stop = [f"{binaries}/pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop"]
-        subprocess.run(stop, check=False, user=user, cwd=folder, stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder, ignore_errors=True)
+    with running_postgres() as server:
+        yield server.uri
 
 
 class TestPostgres(StoreContract):

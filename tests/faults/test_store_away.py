@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from postgres import running_postgres
 from test_kills import count_differences
 from tracking_contract import done, free_port, open_levels, spec
 
@@ -26,14 +27,15 @@ pytestmark = pytest.mark.slow
 class Server:
     """An MLflow server that can be stopped, frozen and started again."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, database=None):
         self.folder, self.port = folder, free_port()
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 
     def start(self):
         command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        store = ["--backend-store-uri", self.database]
         store += ["--artifacts-destination", str(self.folder / "artifacts")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, *store],
@@ -57,14 +59,22 @@ class Server:
         self.process.wait()
 
 
+@contextmanager
+def running_server(folder, database=None):
+    server = Server(folder, database)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def server(tmp_path):
     folder = tmp_path / "server"
     folder.mkdir()
-    server = Server(folder)
-    server.start()
-    yield server
-    server.stop()
+    with running_server(folder) as server:
+        yield server
 
 
 def wait_for(log, text):
@@ -77,9 +87,13 @@ def wait_for(log, text):
 STRATEGY = ("--jobs", "1", "--strategy", "full", "--epochs", "40")
 
 
+@pytest.fixture(scope="module")
+def expected(bench, tmp_path_factory):
+    return bench.finish(tmp_path_factory.mktemp("undisturbed"), *STRATEGY)
+
+
 @pytest.mark.parametrize("back", ["while it runs", "after it has ended", "after it was killed"])
-def test_a_server_that_stops_and_comes_back(bench, server, tmp_path, back):
-    expected = bench.finish(tmp_path / "undisturbed", *STRATEGY)
+def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, back):
     home, log = tmp_path / "home", tmp_path / "home" / "log"
     uri = ("--tracking-uri", server.url)
     process = bench.start(home, *STRATEGY, *uri)
@@ -102,6 +116,41 @@ def test_a_server_that_stops_and_comes_back(bench, server, tmp_path, back):
         process.join()
         server.start()
     found = bench.finish(home, *STRATEGY, *uri)
+    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert count_differences(expected, found) == (0, 0)
+
+
+@pytest.fixture(params=["a server that hangs", "a server that answers with errors", "PostgreSQL itself"])
+def failing(request, tmp_path):
+    """The address of a store, and what makes it fail and what mends it."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with ExitStack() as stack:
+        if request.param == "a server that hangs":
+            server = stack.enter_context(running_server(folder))
+            yield server.url, lambda: server.send(signal.SIGSTOP), lambda: server.send(signal.SIGCONT)
+            return
+        database = stack.enter_context(running_postgres())
+        url = database.uri
+        if request.param == "a server that answers with errors":
+            url = stack.enter_context(running_server(folder, database.uri)).url
+        yield url, database.stop, database.start
+
+
+def test_a_store_that_fails_and_is_mended(bench, failing, expected, tmp_path):
+    uri, fail, mend = failing
+    home, log = tmp_path / "home", tmp_path / "home" / "log"
+    where, impatient = ("--tracking-uri", uri), {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+    process = bench.start(home, *STRATEGY, *where, **impatient)
+    wait_for(log, "full: trial 2/5")
+    fail()
+    wait_for(log, "what is logged waits in")
+    mend()
+    process.join(240)
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    assert "is back" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    found = bench.finish(home, *STRATEGY, *where)
     assert not list((home / "spool").glob("*/calls.jsonl"))
     assert count_differences(expected, found) == (0, 0)
 
