@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from bench.data.dataset import Dataset
+from bench.data.dataset import NO_LABEL, Dataset
 from bench.palette import paint
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def _of_masks(finished: "Finished", dataset: Dataset) -> dict[str, object]:
 
 
 def _draw(dataset: Dataset, index: int, mask: np.ndarray, path: Path) -> Path:
-    """Draw image, truth and prediction side by side; the picture knows image and classes."""
+    """Draw image, truth and prediction side by side, where there are labels; it knows image and classes."""
     assert dataset.masks is not None
-    side = dataset.images.shape[1]
-    tiles = [dataset.images[index], paint(dataset.masks[index]), paint(mask)]
+    side, truth = dataset.images.shape[1], dataset.masks[index]
+    tiles = [dataset.images[index], paint(truth), paint(np.where(truth == NO_LABEL, NO_LABEL, mask))]
     sheet = np.full((side, 3 * side + 2 * GAP, 3), 255, np.uint8)
     for place, tile in enumerate(tiles):
         left = place * (side + GAP)

@@ -18,7 +18,7 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return the column headers and a row of cells per strategy, in canonical order."""
     headers = [
         "Strategy",
-        f"Test {summary.metric.replace('_', ' ')} [95 %]",
+        f"Test {metric_in_words(summary.metric)} [95 %]",
         "Run (s)",
         "Tuning (s)",
         "Trials",

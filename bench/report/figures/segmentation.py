@@ -13,10 +13,14 @@ from PIL import Image
 from bench.analysis import Evidence, Summary
 from bench.palette import colours
 from bench.report.picture import Picture, take
-from bench.report.style import MUTED, SMALL, WIDTH, look, short
+from bench.report.style import MUTED, SMALL, WIDE, WIDTH, look, short
 
 RANKS = ("best", "median", "worst")
-IN_A_ROW = 6  # classes of the legend
+NAME, SWATCH, LETTER = (
+    20,
+    0.5,
+    0.065,
+)  # of the legend: most letters of a class; inches of its colour, of a letter
 
 
 def examples(evidence: Evidence, summary: Summary) -> Picture | None:
@@ -25,7 +29,7 @@ def examples(evidence: Evidence, summary: Summary) -> Picture | None:
     shown = [result.strategy for result in summary.results if result.strategy in seeds]
     if not shown:
         return None
-    figure = Figure(figsize=(WIDTH, 0.6 + 0.8 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(WIDE, 0.8 + 0.95 * len(shown)), layout="constrained")
     grid = figure.subplots(len(shown), len(RANKS), squeeze=False)
     rows: list[tuple[str, int, str, str, float]] = []
     classes: list[str] = []
@@ -48,8 +52,8 @@ def examples(evidence: Evidence, summary: Summary) -> Picture | None:
         data,
         name="examples",
         title="Best, median and worst test images",
-        caption="Each picture: the image, its true mask, the predicted mask. Of the first seed of each "
-        "strategy, by the mean IoU of the image alone. White: no label, counted nowhere.",
+        caption="Each picture: the image, its true mask, the predicted mask where there is a label. Of the "
+        "first seed of each strategy, by the mean IoU of the image alone. White: no label, counted nowhere.",
         alt=f"Image, truth and prediction side by side, with the image's mean IoU: {words}.",
         wide=True,
     )
@@ -105,11 +109,13 @@ def iou_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
 
 def _name_colours(figure: Figure, classes: list[str]) -> None:
     patches = [
-        Patch(color=tuple(colour / 255), label=short(name, 20))
+        Patch(color=tuple(colour / 255), label=short(name, NAME))
         for name, colour in zip(classes, colours(len(classes)), strict=True)
     ]
     patches.append(Patch(facecolor="white", edgecolor=MUTED, label="no label"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=IN_A_ROW, fontsize=SMALL, frameon=False)
+    longest = max(len(str(patch.get_label())) for patch in patches)
+    columns = max(1, int(figure.get_figwidth() / (SWATCH + LETTER * longest)))
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
 
 
 def _iou(evidence: Evidence, strategy: str, seed: int, image: str) -> float:
