@@ -2,7 +2,7 @@
 
     make benchmark                         about 45 minutes on two cores
     make benchmark ARGS="--repeats 1"      about 25
-    make benchmark ARGS="--studies"        and the four studies: 40 more
+    make benchmark ARGS="--studies"        and the four studies, whose reports it renews: 40 more
 
 Seconds of rivals whose every epoch is the same are measured for some epochs and multiplied; the report says
 where. All of bench's seconds are whole: data preparation, features, training, evaluation and tracking, from
@@ -293,7 +293,7 @@ def whole_study():
     runs = (of.tuning.trials + of.seeds) * of.training.epochs
     with clean_state() as folder:
         export(plan(of), folder / "images")
-        command = [sys.executable, "-m", "bench", "run", "--study", of.name, "--device", "cpu"]
+        command = [sys.executable, "-m", "bench", "run", "--study", of.name]
         command += ["--output", str(folder / "reports")]
         theirs = {
             batch: runs * sum(tutorial_epoch(folder / "images", of, s, batch) for s in of.strategies)
@@ -313,13 +313,11 @@ def whole_study():
     ]
 
 
-def four_studies():
-    """The four studies of the rules of thumb with their default budgets, from nothing."""
-    with clean_state() as folder:
-        command = [sys.executable, "-m", "bench", "run", "--study", "all", "--device", "cpu"]
-        spent, _ = seconds(
-            lambda: subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
-        )
+def four_studies(reports):
+    """The four studies with their default budgets, from nothing; renew their reports."""
+    with clean_state():
+        command = [sys.executable, "-m", "bench", "run", "--study", "all", "--output", str(reports)]
+        spent, _ = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
     return [Ratio("four studies, minutes", (spent / 60,), 45, "default budget, whole command", at_most=True)]
 
 
@@ -403,7 +401,9 @@ def profile():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="how often each ratio is measured")
-    parser.add_argument("--studies", action="store_true", help="time the four studies too: 40 minutes more")
+    parser.add_argument(
+        "--studies", action="store_true", help="time the four studies too, and renew their reports"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "reports" / "performance")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -419,7 +419,7 @@ def main():
         print(f"no {DATA}: what needs it is left out")
     ratios += show(against_floor(repeats)) + show(tracking(repeats)) + show(whole_study())
     if options.studies:
-        ratios += show(four_studies())
+        ratios += show(four_studies(options.output.parent))
     print("scaling, profile and settings ...", flush=True)
     tables = {
         "ratios": pd.DataFrame([ratio.row for ratio in ratios]),
