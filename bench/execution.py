@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -118,6 +120,26 @@ def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch
         loss.backward()
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
+
+
+def each_on_a_thread(work: Callable[..., None], pieces: Sequence[tuple[Any, ...]], device: str) -> None:
+    """Call `work` with each of `pieces`, on a CPU several at a time with one thread each.
+
+    Convolutions of small batches get more out of the cores so than each with all threads. What a piece gives
+    must not depend on the others.
+    """
+    threads = torch.get_num_threads()
+    if device != "cpu" or min(threads, len(pieces)) == 1:
+        for piece in pieces:
+            work(*piece)
+        return
+    pool = ThreadPoolExecutor(min(threads, len(pieces)), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for _ in pool.map(lambda piece: work(*piece), pieces):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # some of it is one number for all
 
 
 def prepare(device: str, threads: int | None, *, deterministic: bool) -> None:

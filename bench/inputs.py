@@ -1,5 +1,6 @@
 """What a run trains on: batches of augmented images, or of what a frozen prefix makes of them."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.data.augment import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
+from bench.execution import each_on_a_thread
 from bench.features import FeatureStore
 from bench.rows import Rows
 from bench.study import Target
@@ -164,9 +166,11 @@ class Features:
         one = identity["augmentation"] is None
 
         def fill(array: np.ndarray, rows: np.ndarray) -> None:
-            for batch in _filled_up(rows, self.images.eval_batch):
-                for view in range(views):
-                    array[batch, view] = self._compute(batch, None if one else view).cpu().numpy()
+            def compute(batch: np.ndarray, view: int) -> None:
+                array[batch, view] = self._compute(batch, None if one else view).cpu().numpy()
+
+            batches = _filled_up(rows, self.images.eval_batch)
+            each_on_a_thread(compute, list(itertools.product(batches, range(views))), self.images.device)
 
         shape = (len(self.images.dataset.labels), views, *self._shape)
         entry = self.store.get(identity, shape, np.unique(indices), fill)

@@ -130,7 +130,7 @@ class Runner:
             return
         options = self.options
         pixels = self.study.training.batch_size * self.study.target.image_size**2
-        count = choose_count(options.jobs, options.device, max(len(jobs), self.study.seeds), pixels)
+        count = choose_count(options.jobs, options.device, self._most_at_once(jobs), pixels)
         self.progress.say("loading torch and the source model ...")
         status: Any = "FAILED"
         try:
@@ -197,12 +197,12 @@ class Runner:
 
     def _longest_first(self) -> list[Arm]:
         """Return the arms, those first that train most: a long one that begins last keeps all waiting."""
+        return sorted(self.plan.arms, key=lambda arm: _usually_frozen(arm.strategy))
 
-        def frozen(arm: Arm) -> int:
-            strategy = STRATEGIES[arm.strategy]
-            return strategy.plan(USUAL_STAGES, strategy.defaults).frozen_prefix
-
-        return sorted(self.plan.arms, key=frozen)
+    def _most_at_once(self, jobs: Sequence[Job]) -> int:
+        """Return how many jobs can be done side by side: all seeds of a strategy of heads are one."""
+        only_heads = all(_usually_frozen(job.strategy) == USUAL_STAGES for job in jobs)
+        return len(jobs) if only_heads else max(len(jobs), self.study.seeds)
 
     def _is_missing(self, arm: Arm) -> bool:
         """Say whether anything of an arm is not done; show what is."""
@@ -401,6 +401,12 @@ class Runner:
         if found is None:
             raise InputError("the study was never run", self.study.name, "run `bench run` first")
         return found
+
+
+def _usually_frozen(name: str) -> int:
+    """Return how many stages of a usual model a strategy freezes."""
+    strategy = STRATEGIES[name]
+    return strategy.plan(USUAL_STAGES, strategy.defaults).frozen_prefix
 
 
 def serve(channel: Channel, study: Study, options: Options, study_run: str) -> None:

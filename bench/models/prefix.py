@@ -9,6 +9,7 @@ network that reads an earlier output again, behind the prefix, is run through.
 """
 
 import copy
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,11 +49,17 @@ class Prefix(nn.Module):
         self.exits = exits
 
     def forward(self, images: Tensor) -> Values:
-        """Return what the exits put out for the images: one tensor, or a tuple of them."""
+        """Return what the exits put out for the images: one tensor, or a tuple of them.
+
+        Several threads may be in it at once.
+        """
         found: dict[str, Tensor] = {}
+        ours = threading.get_ident()
 
         def note(name: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+                if threading.get_ident() != ours:
+                    return
                 found.setdefault(name, output)
                 if len(found) == len(self.exits):
                     raise _Left
