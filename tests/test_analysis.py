@@ -397,6 +397,25 @@ class TestSummary:
         assert summary.ruling.outcome == "refuted"
         assert f"feature_extractor is behind {summary.best} by 0." in summary.ruling.sentence
 
+    @pytest.mark.parametrize(
+        ("groups", "words"),
+        [
+            ([("full", "partial")], "Groups whose members can't be told apart: full, partial."),
+            ([("full",), ("scratch",)], "Told apart from all others: full, scratch."),
+            (
+                [("full", "partial"), ("partial", "discriminative"), ("scratch",)],
+                (
+                    "Groups whose members can't be told apart: full, partial; partial, discriminative. "
+                    "Told apart from all others: scratch."
+                ),
+            ),
+            ([], ""),
+        ],
+    )
+    def test_groups_in_words(self, groups, words):
+        summary = summarise(make_evidence(), draws=200)
+        assert replace(summary, groups=tuple(groups)).groups_in_words == words
+
     def test_costs_are_sums_of_trials_and_means_of_runs(self):
         result = summarise(make_evidence(), draws=200).result("full")
         assert result.tuning_seconds == 8 * (22 + 1)

@@ -101,6 +101,14 @@ class Summary:
         """Return a strategy's result."""
         return next(result for result in self.results if result.strategy == strategy)
 
+    @property
+    def groups_in_words(self) -> str:
+        """Which strategies can't be told apart, and which can from all others; empty without a comparison."""
+        together = "; ".join(", ".join(names) for names in self.groups if len(names) > 1)
+        alone = ", ".join(names[0] for names in self.groups if len(names) == 1)
+        sentences = [f"Groups whose members can't be told apart: {together}."] * bool(together)
+        return " ".join([*sentences, *[f"Told apart from all others: {alone}."] * bool(alone)])
+
 
 def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
     """Return what the evidence says. The same evidence, draws and seed give the same summary."""
@@ -275,11 +283,10 @@ def _sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
         return ("No test image was answered differently, so what this study could have seen is unknown.",)
     if not sizes:
         return ("No difference from the best would have been seen with power 0.8 by a study this small.",)
-    spread = (
-        f"{sizes[0]:.3f}" if f"{sizes[0]:.3f}" == f"{sizes[-1]:.3f}" else f"{sizes[0]:.3f} to {sizes[-1]:.3f}"
-    )
+    least, most = f"{sizes[0]:.3f}", f"{sizes[-1]:.3f}"
+    spread = least if least == most else f"{least} to {most}, by strategy"
     opening = f"The smallest true difference from the best that this study could have seen (power {POWER:g})"
-    return (f"{opening}: {spread}, by strategy.",)
+    return (f"{opening}: {spread}.",)
 
 
 def _keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
