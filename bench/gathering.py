@@ -8,6 +8,7 @@ count, follows from the trials. So a report needs neither the data nor the weigh
 import gc
 import io
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from bench.planning import Plan
 
 EXPERIMENT = "bench/{study}"
-RECORD = 2  # raise it when what is recorded changes
+RECORD = 3  # raise it when what is recorded changes
 STUDY, FACTS, PICTURES = "study.yaml", "study.json", "test_images.zip"
 MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
 
@@ -228,7 +229,7 @@ def _provenance(plan: "Plan") -> dict[str, Any]:
         "command": address.shown(shlex.join(["bench", "run", *sys.argv[2:]])),  # without passwords
         "protocol": PROTOCOL,
         "data": dataset.name,
-        "data origin": dataset.origin,
+        "data origin": _seen_from_here(dataset.origin),
         "data licence": dataset.licence,
         "data digest": dataset.digest,
         "classes": len(dataset.classes),
@@ -241,6 +242,11 @@ def _provenance(plan: "Plan") -> dict[str, Any]:
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,
     }
+
+
+def _seen_from_here(origin: str) -> str:
+    """Return where data come from; a folder as seen from the current one: reports leave this machine."""
+    return os.path.relpath(origin) if origin.startswith(os.sep) else origin
 
 
 def _computed(store: RunStore, done: Sequence[FoundRun], seconds: float) -> dict[str, Any]:

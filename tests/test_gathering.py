@@ -201,3 +201,10 @@ def test_a_resolved_study_comes_back_as_it_was():
     assert parse(as_yaml(study), "here") == study
     with pytest.raises(InputError, match="here: unknown key 'colour'"):
         parse(as_yaml(study) + "colour: red\n", "here")
+
+
+def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert gathering._seen_from_here(str(tmp_path / "images")) == "../images"
+    assert gathering._seen_from_here("package elpv-dataset 1.0") == "package elpv-dataset 1.0"
