@@ -6,7 +6,7 @@ import signal
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,7 @@ from bench import __version__
 from bench.errors import InputError, NotStoredError, nearest
 
 if TYPE_CHECKING:
-    from bench.analysis import Evidence
-    from bench.planning import Plan
-    from bench.runner import Options
     from bench.study import Study
-    from bench.tracking.frames import FoundStudy
-    from bench.tracking.store import RunStore
 
 app = typer.Typer(
     name="bench",
@@ -125,7 +120,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a study: tune every strategy, do the final runs, write the report."""
-    from bench import interrupts
+    from bench import commands, interrupts
     from bench.runner import Options
 
     signal.signal(signal.SIGTERM, interrupts.stop)  # what a batch system sends before it kills
@@ -148,52 +143,19 @@ def run(
     )  # fmt: skip
     try:
         if counts:
-            whole = [_run_sizes(loaded, counts, options, output) for loaded in studies]
+            whole = [commands.run_sizes(loaded, counts, options, output) for loaded in studies]
             raise typer.Exit(0 if all(whole) else 1)
-        folders = [_run_one(loaded, options, output / _report_name(loaded, budget)) for loaded in studies]
+        places = [output / commands.report_name(loaded, budget.value) for loaded in studies]
+        folders = [
+            commands.run_one(loaded, options, place) for loaded, place in zip(studies, places, strict=True)
+        ]
     except KeyboardInterrupt:
         print("bench: interrupted; the same command (without --fresh) goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
     if len(folders) > 1:
-        _write_overview(studies, folders, output / "all")
-    if any(result["failed"] for folder in folders for result in _said(folder)["results"]):
+        commands.write_overview(studies, folders, output / "all")
+    if any(result["failed"] for folder in folders for result in commands.said_by(folder)["results"]):
         raise typer.Exit(1)
-
-
-def _run_one(study: "Study", options: "Options", folder: Path) -> Path:
-    """Run a study; return the folder of its report, which is drawn anew if there is anything new to say."""
-    from bench import paths, progress, standing
-    from bench.planning import plan
-    from bench.runner import Runner
-
-    _check_writable(folder)
-    laid_out = plan(study, options.folder)
-    _announce(laid_out)
-    with progress.choose(study.metric) as view:
-        runner = Runner(laid_out, options, view)
-        runner.run()
-        with paths.locked(paths.home() / "locks" / f"{laid_out.key[:32]}.report.lock"):  # or each draws it
-            if not standing.stands(folder, runner.fingerprint):
-                from bench.publishing import publish
-                from bench.report import write
-
-                evidence = runner.evidence()
-                write(evidence, folder)
-                publish(runner.store, runner.found, evidence, _said(folder), folder)
-    _conclude(folder, runner.store.place)
-    return folder
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise InputError now, and not after hours, if a report can't be written to its folder."""
-    standing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise InputError(f"{standing} is no folder that can be written to", "--output", "name another one")
-
-
-def _report_name(study: "Study", budget: Budget) -> str:
-    """Return the report's folder; a smoke run must not replace the report of a full one."""
-    return study.name if budget is Budget.default else f"{study.name}-{budget.value}"
 
 
 def _counts(sizes: str | None) -> list[int]:
@@ -209,104 +171,6 @@ def _counts(sizes: str | None) -> list[int]:
     return counts
 
 
-def _run_sizes(study: "Study", counts: list[int], options: "Options", output: Path) -> bool:
-    """Run a study with each number of labels, then report on them together; say whether all runs are done."""
-    from bench import progress
-    from bench.planning import plan
-    from bench.runner import Runner
-    from bench.study import with_labels
-
-    if study.task != "classification":
-        raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
-    folder = output / f"{_report_name(study, Budget(options.budget))}-sizes"
-    _check_writable(folder)
-    plans = {}
-    for count in reversed(counts):  # the largest first: that there are too few images is said before training
-        plans[count] = plan(with_labels(study, count), options.folder)
-        if len(plans[count].splits[1].train) != count:
-            most = len(plans[count].splits[1].train)
-            raise InputError(f"{count} is more than the budget's cap", "--sizes", f"give at most {most}")
-    for count in counts:
-        _announce(plans[count])
-        with progress.choose(study.metric) as view:
-            Runner(plans[count], options, view).run()
-    return _report_sizes(study, counts, options.tracking_uri, folder)
-
-
-def _report_sizes(study: "Study", counts: list[int], uri: str | None, folder: Path) -> bool:
-    """Report on the sizes of a study that the store holds; say whether all runs of them are done."""
-    from bench import gathering
-    from bench.analysis.efficiency import efficiency
-    from bench.report import write_sizes
-    from bench.study import with_labels
-
-    store = _open(study.name, study, uri)
-    found = {count: gathering.same(store, with_labels(study, count)) for count in counts}
-    evidence = {count: gathering.gather(store, run) for count, run in found.items() if run is not None}
-    if not evidence:
-        what = f"the store holds no run of {study.name} with these sizes"
-        raise NotStoredError(what, "--sizes", "run `bench run` with them first")
-    summary = efficiency(evidence)
-    write_sizes(summary, evidence, folder)
-    if missing := [f"{count:,}" for count in counts if count not in evidence]:
-        print(f"{study.name}: nothing is stored of {', '.join(missing)} labels", file=sys.stderr)
-    for line in [*(summary.words(crossover) for crossover in summary.crossovers), *summary.notes]:
-        print(line)
-    print(f"report  {folder / 'index.html'}\nruns    {store.place}")
-    return not any(one.lacking for one in evidence.values())
-
-
-def _announce(plan: "Plan") -> None:
-    """Say what is about to be run, and on what."""
-    study, first = plan.study, plan.splits[1]
-    dataset = plan.dataset
-    print(f"{study.name}: {study.question}")
-    print(f"  data     {dataset.name}: {len(dataset.classes)} classes; train {len(first.train)}, ", end="")
-    print(f"val {len(first.val)}, test {len(first.test)} images ({dataset.origin})")
-    print(f"  weights  {plan.study.source.model}: {plan.origin.text}")
-    print(
-        f"  budget   {study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs ",
-        end="",
-    )
-    print(f"for each of {len(study.strategies)} strategies", flush=True)
-    for rejected in dataset.rejected:
-        print(f"  left out {rejected.name}: {rejected.reason}")
-
-
-def _conclude(folder: Path, runs: str) -> None:
-    """Print a report's table and verdict, and say where everything is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    said = _said(folder)
-    shown = Table(*said["table"]["headers"], title=said["study"])
-    for row in said["table"]["rows"]:
-        shown.add_row(*row)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(shown)
-    console.print(said["verdict"], soft_wrap=True)
-    print(f"report  {folder / 'index.html'}\nruns    {runs}")
-
-
-def _said(folder: Path) -> dict[str, Any]:
-    """Return what a report that was just written, or found standing, says."""
-    from bench import standing
-
-    said = standing.read(folder)
-    if said is None:
-        raise InputError("the report is gone", str(folder), "`bench report` draws it anew")
-    return said
-
-
-def _write_overview(studies: "list[Study]", folders: list[Path], output: Path) -> None:
-    from bench.analysis import Summary
-    from bench.report import write_overview
-
-    summaries = [Summary.from_json(_said(folder)) for folder in folders]
-    write_overview(list(zip(studies, summaries, strict=True)), output)
-    print(f"all     {output / 'index.html'}")
-
-
 @app.command()
 def report(
     study: StudyNames,
@@ -317,29 +181,31 @@ def report(
     output: Output = Path("reports"),
 ) -> None:
     """Write the report of a study that was run, as far as it is, from the run store alone."""
+    from bench import commands
     from bench.report import write
 
     folders, studies = [], []
     if counts := _counts(sizes):
         for loaded in _load_all(study, list(set_), budget):
-            _report_sizes(loaded, counts, tracking_uri, output / f"{_report_name(loaded, budget)}-sizes")
+            folder = output / f"{commands.report_name(loaded, budget.value)}-sizes"
+            commands.report_sizes(loaded, counts, tracking_uri, folder)
         return
     for name, wanted in _asked_for(study, list(set_), budget):
         try:
-            evidence, place = _stored(name, wanted, budget, tracking_uri)
+            evidence, place = commands.stored(name, wanted, budget.value, tracking_uri)
         except NotStoredError as error:
             if study != "all":
                 raise
             print(f"left out  {name}: {error.what}")
             continue
-        folders.append(output / _report_name(evidence.study, budget))
+        folders.append(output / commands.report_name(evidence.study, budget.value))
         studies.append(evidence.study)
         write(evidence, folders[-1])
-        _conclude(folders[-1], place)
+        commands.conclude(folders[-1], place)
     if not folders:
         raise InputError("the store holds none of the studies", "--study", "run `bench run` first")
     if study == "all":
-        _write_overview(studies, folders, output / "all")
+        commands.write_overview(studies, folders, output / "all")
 
 
 @app.command()
@@ -350,10 +216,10 @@ def register(
     tracking_uri: Tracking = None,
 ) -> None:
     """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
-    from bench import gathering, serving
+    from bench import commands, gathering, serving
 
     ((name, wanted),) = _asked_for(study, list(set_), budget)
-    store, found = _newest(name, wanted, budget, tracking_uri)
+    store, found = commands.newest(name, wanted, budget.value, tracking_uri)
     print(serving.register(store, found, gathering.gather(store, found)))
 
 
@@ -364,44 +230,6 @@ def _asked_for(name: str, changes: list[str], budget: Budget) -> "list[tuple[str
     if name == "all" or name in available() or Path(name).suffix or os.sep in name:
         return [(loaded.name, loaded) for loaded in _load_all(name, changes, budget)]
     return [(name, None)]
-
-
-def _stored(name: str, wanted: "Study | None", budget: Budget, uri: str | None) -> "tuple[Evidence, str]":
-    """Return what the store holds of a study, and where its runs can be seen."""
-    from bench import gathering
-
-    store, found = _newest(name, wanted, budget, uri)
-    evidence = gathering.gather(store, found)
-    for line in evidence.lacking:
-        print(f"{name}: {line}", file=sys.stderr)
-    return evidence, store.place
-
-
-def _newest(
-    name: str, wanted: "Study | None", budget: Budget, uri: str | None
-) -> "tuple[RunStore, FoundStudy]":
-    """Return the store and the study's newest run in it; say if the study has changed since."""
-    from bench import gathering
-
-    store = _open(name, wanted, uri)
-    found, changed = gathering.newest(store, wanted, budget.value)
-    if changed:
-        print(f"{name} has changed since it was run: {changed}", file=sys.stderr)
-    return store, found
-
-
-def _open(name: str, wanted: "Study | None", uri: str | None) -> "RunStore":
-    """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
-    from bench import gathering
-    from bench.study import find
-    from bench.tracking.store import RunStore
-
-    try:
-        return RunStore(uri, gathering.EXPERIMENT.format(study=name), create=False)
-    except NotStoredError:
-        if wanted is None:
-            find(name)
-        raise
 
 
 @app.command()
@@ -460,12 +288,13 @@ def check(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Show the resolved study, then build every strategy and train it one step."""
+    from bench import commands
     from bench.planning import plan
     from bench.study import load
 
     laid_out = plan(load(study, set_, budget.value), data)
     _show(laid_out.study)
-    _announce(laid_out)
+    commands.announce(laid_out)
     from bench.worker import Worker
 
     worker = Worker(laid_out.study, laid_out.dataset, laid_out.origin, device)

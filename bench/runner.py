@@ -1,34 +1,32 @@
 """Run a plan: tune each arm, and do the final runs."""
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import gathering, paths
-from bench.data.dataset import Dataset
 from bench.environment import usable_cpus
 from bench.errors import InputError
-from bench.gathering import EXPERIMENT, flat, sizes
+from bench.gathering import EXPERIMENT, flat
 from bench.jobs import Channel, Job, choose_count, in_turn, side_by_side
 from bench.planning import TUNING_SEED, Plan, plan
-from bench.predictions import write_predictions
 from bench.progress import Progress, Relay
-from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, digest
+from bench.recording import Recorder, Run
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Value, digest
 from bench.strategies import STRATEGIES
 from bench.study import Study
 from bench.tracking.frames import FoundStudy
-from bench.tracking.live import LiveRun
 from bench.tracking.patient import PatientStore
-from bench.tracking.store import NOTE, system_metrics
+from bench.tracking.store import system_metrics
 from bench.tuning import Asked, Tuner
 
 if TYPE_CHECKING:
     from bench.analysis import Evidence
-    from bench.worker import Finished, KeepGoing, Worker
+    from bench.worker import KeepGoing, Worker
 
 POLL_SECONDS = 0.5  # until another process is asked again whether it is done
 USUAL_STAGES = 6  # only to compare how much strategies train
@@ -51,17 +49,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that is to be done, how it is called while it goes on, and what judges its epochs."""
-
-    spec: RunSpec
-    doing: str
-    judge: "KeepGoing"
-    tags: Mapping[str, Any]
-    known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a job gives: the id of the arm's run, and the seeds that are to be done next, by job."""
 
@@ -79,31 +66,31 @@ class Runner:
         self._open: dict[str, str] = {}  # strategy to the id of its arm's run
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
         self._elsewhere = set[Job]()  # said to be done by another process
-        self._worker: Worker | None = None
 
-    @property
+    @cached_property
     def _shared(self) -> dict[str, Any]:
         """What all runs of the study are tagged with: its scenario, and how many labels they train on."""
         scenario = self.study.scenario
         tags = {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
         return {**tags, "train_labels": len(self.plan.splits[1].train)}
 
-    @property
+    @cached_property
     def worker(self) -> "Worker":
         """The worker, built when the first run is needed: a finished study never imports torch."""
-        if self._worker is None:
-            from bench.worker import Worker
+        from bench.worker import Worker
 
-            options = self.options
-            self._worker = Worker(
-                self.study,
-                self.plan.dataset,
-                self.plan.origin,
-                options.device,
-                options.threads,
-                deterministic=options.deterministic,
-            )
-        return self._worker
+        return Worker(
+            self.study,
+            self.plan.dataset,
+            self.plan.origin,
+            self.options.device,
+            self.options.threads,
+            deterministic=self.options.deterministic,
+        )
+
+    @cached_property
+    def _recorder(self) -> Recorder:
+        return Recorder(self.plan, self.store, self.progress, self.worker, self._shared)
 
     def run(self) -> None:
         """Do all runs that are missing."""
@@ -303,7 +290,7 @@ class Runner:
             )
             for spec, trial, found in zip(specs, asked, stored, strict=True)
         ]
-        done = self._do(runs, arm_run)
+        done = self._recorder.do(runs, arm_run)
         for trial, found in zip(asked, stored, strict=True):
             if found:  # its process died before it told the tuner
                 all(trial.report(int(row["epoch"]) + 1, row[metric]) for row in found.curve)
@@ -332,51 +319,8 @@ class Runner:
             )
             for spec in specs
         ]
-        for _ in self._do(runs, arm_run):
+        for _ in self._recorder.do(runs, arm_run):
             pass
-
-    def _do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
-        """Do runs, together where they can be, show them and log them; those that are known only help."""
-        lives: list[LiveRun] = []
-        with _ended_whatever_happens(lives):
-            goings: list[KeepGoing | None] = []
-            for run in runs:
-                if not run.known:
-                    lives.append(self._begin(run, arm_run))
-                goings.append(None if run.known else self._watched(run, lives[-1]))
-            splits = [self.plan.splits[run.spec.seed] for run in runs]
-            together = self.worker.run_together([run.spec for run in runs], splits, goings)
-            for run, finished in zip([run for run in runs if not run.known], together, strict=True):
-                with tempfile.TemporaryDirectory() as folder:
-                    lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
-                del lives[0]
-                self.worker.forget(run.spec)
-                outcome = _outcome(finished.result, self.study.metric)
-                self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
-                yield finished
-
-    def _begin(self, run: Run, arm_run: str) -> LiveRun:
-        """Open a run in the store and show that it has begun."""
-        spec, dataset = run.spec, self.plan.dataset
-        self.progress.start_run(spec.arm.strategy, run.doing)
-        parts = self.plan.splits[spec.seed]
-        params = {**flat(self.study.training.model_dump(mode="json")), **sizes(parts), "split": parts.hash}
-        tags = {**self._shared, **run.tags}
-        tags[NOTE] = _note(run)
-        live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
-        if spec.purpose is Purpose.FINAL:
-            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
-        return live
-
-    def _watched(self, run: Run, live: LiveRun) -> "KeepGoing":
-        """Return what judges a run's epochs, and logs and shows them."""
-
-        def after_epoch(row: dict[str, float]) -> bool:
-            live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
-            self.progress.end_epoch(run.spec.arm.strategy, run.doing, row[f"val/{self.study.metric}"])
-            return run.judge(row)
-
-        return after_epoch
 
     @property
     def fingerprint(self) -> str:
@@ -416,17 +360,6 @@ def serve(channel: Channel, study: Study, options: Options, study_run: str) -> N
 
 
 @contextmanager
-def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
-    """End runs in the store as KILLED if the process is interrupted or something unforeseen is raised."""
-    try:
-        yield
-    except BaseException:
-        for live in lives:
-            live.abandon()
-        raise
-
-
-@contextmanager
 def _in_use(study: str, alone: bool) -> Iterator[None]:
     """Say to other processes that this one runs the study; one that must be alone with it is refused."""
     try:
@@ -436,39 +369,3 @@ def _in_use(study: str, alone: bool) -> Iterator[None]:
         what = f"another process is running the study {study}"
         remedy = "without --fresh it would help it" if alone else "with --fresh, which must be alone"
         raise InputError(what, str(paths.home()), remedy) from error
-
-
-def _note(run: Run) -> str:
-    """Return what MLflow shows as a run's description."""
-    arm = run.spec.arm
-    params = run.spec.params.items()
-    chosen = ", ".join(
-        f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in params
-    )
-    if run.spec.purpose is Purpose.TRIAL:
-        return f"Tuning of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. It never sees test."
-    return (
-        f"Final run of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. Test is read once. "
-        "Its weights (frozen stages are the source's and left out) and predictions are among the artifacts; "
-        "`stage/...` says how far each stage moved from its pretrained weights."
-    )
-
-
-def _outcome(result: RunResult, metric: str) -> str:
-    if result.status is Status.FAILED:
-        return f"failed: {result.error}"
-    if result.status is Status.PRUNED:
-        return f"pruned after epoch {len(result.curve)}, val {metric} {result.metrics[f'val/{metric}']:.3f}"
-    seconds = result.train_seconds + result.eval_seconds
-    return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
-
-
-def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:
-    """Write a final run's weights and predictions to `folder`."""
-    if finished.answers is None:
-        return {}
-    from safetensors.torch import save_file
-
-    weights = folder / "weights.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
-    return {weights.name: weights, **write_predictions(finished, dataset, folder)}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-VERSION = 2  # of reports; one of another version is drawn anew
+VERSION = 3  # of reports; one of another version is drawn anew
 
 
 def read(folder: Path) -> dict[str, Any] | None:

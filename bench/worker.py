@@ -1,8 +1,6 @@
 """Do one run: `RunSpec` to `RunResult`. The only place where a run happens."""
 
-import gc
 import logging
-import resource
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import memory
 from bench.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
 from bench.environment import describe
@@ -111,16 +110,16 @@ class Worker:
         """
         going, pieces = _ask_once(keep_going), 1
         while True:
-            reset_peak_memory(self.device)
+            memory.reset_peak(self.device)
             try:
                 task = replace(self.prepare(spec, parts), pieces=pieces)
                 return self._finish(spec, parts, task, _train(spec, task, going, Checkpoint(spec.key)))
             except FAULTS as error:
-                if not is_out_of_memory(error) or 4 * pieces > self.study.training.batch_size:
+                if not memory.is_full(error) or 4 * pieces > self.study.training.batch_size:
                     return self._failed(spec, error)
             pieces *= 2
             log.warning("%s: the device's memory is full; %s", spec.arm.strategy, _in_pieces(pieces))
-            release_memory(self.device)
+            memory.release(self.device)
 
     def forget(self, spec: RunSpec) -> None:
         """Remove a run's checkpoint: its result is stored."""
@@ -137,7 +136,7 @@ class Worker:
         """
         trained = None
         if len(specs) > 1:
-            reset_peak_memory(self.device)
+            memory.reset_peak(self.device)
             with suppress(*FAULTS):  # then each on its own: one that fails leaves the others alone
                 tasks = [self.prepare(spec, split) for spec, split in zip(specs, parts, strict=True)]
                 trained = _train_together(specs[0], tasks)
@@ -314,7 +313,7 @@ class Worker:
             cached_seconds=trained.train_seconds + trained.eval_seconds,
             feature_seconds=computing,
             trainable_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
-            peak_memory_bytes=peak_memory(self.device),
+            peak_memory_bytes=memory.peak(self.device),
             environment={
                 **self._environment,
                 "precision": task.execution.precision,
@@ -362,36 +361,11 @@ def _in_pieces(pieces: int) -> str:
     return f"each batch in {pieces} pieces, with accumulated gradients"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is a device's, or the processor's, without room for an allocation."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def release_memory(device: str) -> None:
-    """Give back what a run that failed had allocated."""
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-
-
 def _train_together(spec: RunSpec, tasks: Sequence[Task]) -> Sequence[Trained | DivergedError] | None:
     """Train runs of one arm as one computation, or return None if they can't be."""
     if STRATEGIES[spec.arm.strategy].solver == "lbfgs":
         return solve(tasks)
     return train_heads(tasks) if can_train_together(tasks) else None
-
-
-def reset_peak_memory(device: str) -> None:
-    """Begin a new measurement of the peak, where the device keeps one."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: str) -> int:
-    """Return bytes: of the run on a GPU; on the CPU the peak of the whole process so far."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def preview_grid(

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top down: a module imports from its own layer and from those below. The longest name counts.
 LAYERS = {
     "command line": "__main__ cli",
-    "what a command does": "runner gathering publishing serving progress report",
+    "what a command does": "commands runner recording gathering publishing serving progress report",
     "choosing and doing runs": "planning tuning worker predictions",
     "training": "training movement together probe inputs optimizers targets",
-    "parts": "strategies models data tracking analysis features rows execution checkpoints",
+    "parts": "strategies models data tracking analysis features rows memory execution checkpoints",
     "plain types": "jobs interrupts errors registry paths standing spec study environment "
     "data.dataset metrics palette",
 }

@@ -104,7 +104,7 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path):
 
 
 def test_find_reads_every_page(sqlite_uri, monkeypatch):
-    monkeypatch.setattr("bench.tracking.store.PAGE", 2)
+    monkeypatch.setattr("bench.tracking.reading.PAGE", 2)
     store = new_store(sqlite_uri)
     _, arm = open_levels(store)
     for seed in range(5):

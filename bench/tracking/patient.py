@@ -14,8 +14,9 @@ from bench.spec import RunResult, RunSpec, digest
 from bench.tracking import address
 from bench.tracking.frames import FoundRun
 from bench.tracking.live import End, Point
+from bench.tracking.reading import ENDED
 from bench.tracking.spool import Spool
-from bench.tracking.store import ENDED, RunStore
+from bench.tracking.store import RunStore
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """What is done and what came of it, kept in MLflow. The only file that imports `mlflow`, and only when used.
 
+It writes; `reading.py` reads.
+
 Runs nest: study > strategy (an arm) > trials and seeds. Every run carries the tags `study`, `strategy`,
 `seed` and `purpose`, so that a person can filter and group by them. Final values are metrics named
 `val/accuracy`; what was measured at each epoch is named `epoch/val/accuracy`, because MLflow shows only the
@@ -7,31 +9,25 @@ last value of a name.
 """
 
 import getpass
-import io
-import json
-import math
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import paths
 from bench.environment import git_commit, has_ended, this_process
 from bench.errors import InputError, NotStoredError, StoreAwayError
-from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, canonical_json
-from bench.tracking import address, frames
-from bench.tracking.frames import COSTS, FoundRun, FoundStudy
-from bench.tracking.live import EPOCH, End, LiveRun, Point
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bench.spec import Arm, RunSpec, canonical_json
+from bench.tracking import address
+from bench.tracking.frames import FoundRun
+from bench.tracking.live import End, LiveRun, Point
+from bench.tracking.reading import StoredRuns
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,11 +42,8 @@ SETTINGS = {
 # What MLflow calls a connection that fails, a server's fault and a database that is locked or gone; None: the
 # network's or the disk's own errors.
 AWAY = {None, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
-PAGE = 1000  # runs fetched at a time
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
-READERS = 8  # files read from a server at a time
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
 LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
 SAMPLE_SECONDS = 10.0  # between two samples of system metrics
@@ -71,7 +64,7 @@ class Exported:
     metadata: Mapping[str, Any]
 
 
-class RunStore:
+class RunStore(StoredRuns):
     """The runs of one experiment.
 
     Args:
@@ -282,153 +275,6 @@ class RunStore:
         data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])])
 
-    def find(self, keys: Iterable[str], arm_key: str | None = None) -> dict[str, FoundRun]:
-        """Return the final runs that are DONE, by key; of several with one key the newest.
-
-        Args:
-            keys: of the runs wanted.
-            arm_key: of the arm that they belong to, if they belong to one: then only its runs are read.
-        """
-        arm = f" and tags.\"bench.arm_key\" = '{arm_key}'" if arm_key else ""
-        return frames.by_key(
-            self._ended(Purpose.FINAL, f" and tags.\"bench.status\" = 'done'{arm}"), list(keys)
-        )
-
-    def studies(self) -> list[FoundStudy]:
-        """Return the studies' runs: those that go on, then the others, the one that ended last first."""
-        found = [
-            FoundStudy(run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time)
-            for run in self._search("tags.purpose = 'study'")
-        ]
-        return sorted(found, key=lambda run: -(run.ended or math.inf))
-
-    def arms(self, study_run_id: str) -> dict[str, str]:
-        """Return strategy to the id of its arm's run, of those below a study's run."""
-        found = self._search(f"tags.purpose = 'arm' and tags.\"mlflow.parentRunId\" = '{study_run_id}'")
-        return {run.data.tags["strategy"]: run.info.run_id for run in found}
-
-    def runs_of_arm(self, arm_key: str, purpose: Purpose) -> list[FoundRun]:
-        """Return an arm's runs that came to an end by themselves, newest first."""
-        return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'")
-
-    def has_ended(self, key: str, since: float) -> bool:
-        """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
-        runs = self._search(f"tags.\"bench.run_key\" = '{key}' and tags.purpose = 'final'")
-        states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
-        return any(
-            state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
-            for state, info in states
-            if info.status in ENDED
-        )
-
-    def result(self, spec: RunSpec, trial: int) -> RunResult | None:
-        """Return what came of a trial, if it is stored."""
-        same = f"tags.\"bench.run_key\" = '{spec.key}' and tags.trial = '{trial}'"
-        ended = [run for run in self._search(same) if run.info.status in ENDED]
-        found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
-        if not found:
-            return None
-        costs: dict[str, Any] = {
-            name: found.metrics[name] for name in COSTS if name != "epochs" and name in found.metrics
-        }
-        return RunResult(
-            spec,
-            found.status,
-            metrics={name: value for name, value in found.metrics.items() if "/" in name},
-            curve=tuple(self._curve(ended[0])),
-            error=found.tags.get("bench.error", ""),
-            **costs,
-        )
-
-    def _curve(self, run: Any) -> list[dict[str, float]]:
-        """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
-        epochs: dict[int, dict[str, float]] = {}
-        for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
-            for point in self._client.get_metric_history(run.info.run_id, name):
-                row = epochs.setdefault(point.step, {"epoch": point.step})
-                row[name.removeprefix(EPOCH)] = point.value
-        return [epochs[epoch] for epoch in sorted(epochs)]
-
-    def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
-        """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""
-        return frames.table(frames.by_key(self._ended(Purpose.FINAL), list(dict.fromkeys(keys))).values())
-
-    def trials_frame(self, arm_keys: Iterable[str]) -> "pd.DataFrame":
-        """Return a row for each tuning trial, by arm and number: the same columns and `trial`."""
-        return frames.table(frames.by_trial(self._ended(Purpose.TRIAL), arm_keys), "trial")
-
-    def curves_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
-        """Return a row for each run and epoch: strategy, seed, epoch, `train_loss`, `val_accuracy`, ..."""
-        who = {run.run_id: _who(run) for run in runs}
-        rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for name in sorted({name for run in runs for name in run.epoch_metrics}):
-            for run_id, step, value in self._histories(
-                [r.run_id for r in runs if name in r.epoch_metrics], name
-            ):
-                row = rows.setdefault((run_id, step), {**who[run_id], "epoch": step})
-                row[frames.column(name.removeprefix(EPOCH))] = value
-        order = {run_id: place for place, run_id in enumerate(who)}
-        return frames.curves([rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))])
-
-    def _histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
-        """Yield (run, step, value) of a metric; a database gives those of many runs at once."""
-        with _explained(self.uri):
-            bulk = getattr(self._client.database, "get_metric_history_bulk", None)
-            for start in range(0, len(run_ids), PAGE):
-                some = run_ids[start : start + PAGE]
-                if bulk:
-                    yield from ((p.run_id, p.step, p.value) for p in bulk(some, name, None))
-                    continue
-                with ThreadPoolExecutor(READERS) as pool:
-                    read = partial(self._client.get_metric_history, key=name)
-                    for run_id, points in zip(some, pool.map(read, some), strict=True):
-                        yield from ((run_id, point.step, point.value) for point in points)
-
-    def predictions_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
-        """Return a row for each run and test image, or image and class: strategy, seed, then `PREDICTIONS`.
-
-        Raises:
-            InputError: if a run's `predictions.csv` is gone.
-        """
-        import pandas as pd
-
-        columns = ["strategy", "seed", *frames.PREDICTIONS]
-        kinds = dict.fromkeys(("image", "target", "prediction"), str)
-        parts = [
-            pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False).assign(**_who(run))
-            for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
-        ]
-        kept = [part[[name for name in columns if name in part]] for part in parts]
-        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns[:5])
-
-    def examples(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int, str], bytes]:
-        """Return the pictures that runs of segmentation keep, by (strategy, seed, best, median or worst)."""
-        found: dict[tuple[str, int, str], bytes] = {}
-        for name in ("best", "median", "worst"):
-            for run, content in zip(runs, self.read_all(runs, f"examples/{name}.png"), strict=True):
-                who = _who(run)
-                found[who["strategy"], who["seed"], name] = content
-        return found
-
-    def read_all(self, runs: Sequence[FoundRun | FoundStudy], name: str) -> Iterator[bytes]:
-        """Yield a file of each run. Those on this machine are read where they are, others several at a time.
-
-        Raises:
-            InputError: if a run doesn't have it.
-        """
-        with ThreadPoolExecutor(READERS) as pool, tempfile.TemporaryDirectory() as folder:
-
-            def read(run: FoundRun | FoundStudy) -> bytes:
-                place = address.local_path(run.artifacts)
-                if place is not None:
-                    with _explained(self.uri):
-                        return (place / name).read_bytes()
-                own = Path(folder) / run.run_id
-                own.mkdir()
-                return Path(self._client.download_artifacts(run.run_id, name, str(own))).read_bytes()
-
-            yield from pool.map(read, runs)
-
     def fail_leftovers(self, study_run_id: str) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
 
@@ -450,22 +296,6 @@ class RunStore:
         """End a run as KILLED, unless it has ended by what its process left to be delivered."""
         if self._client.get_run(run_id).info.status == "RUNNING":
             self._client.set_terminated(run_id, "KILLED")
-
-    def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
-        """Return the runs that came to an end by themselves, newest first."""
-        runs = self._search(f"tags.purpose = '{purpose.value}'{more}")
-        return [_found(run) for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
-
-    def _search(self, condition: str) -> list[Any]:
-        runs: list[Any] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id], condition, max_results=PAGE, page_token=token
-            )
-            runs += page
-            if not (token := page.token):
-                return runs
 
 
 def _make_database(file: Path | None) -> None:
@@ -495,6 +325,10 @@ class _Explained:
     def database(self) -> Any:
         """MLflow's own access to the store, which can do more where it is a database."""
         return getattr(getattr(self._client, "_tracking_client", None), "store", None)
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Return the context in which whatever MLflow or the network raise is one line."""
+        return _explained(self._uri)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._client, name)
@@ -573,21 +407,3 @@ def _origin() -> dict[str, str]:
     tags = {"mlflow.user": user, "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
     commit = git_commit(Path.cwd()).removesuffix("-dirty")
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags
-
-
-def _who(run: FoundRun) -> dict[str, Any]:
-    return {"strategy": run.tags["strategy"], "seed": int(run.tags["seed"])}
-
-
-def _found(run: Any) -> FoundRun:
-    tags = run.data.tags
-    return FoundRun(
-        run_id=run.info.run_id,
-        key=tags["bench.run_key"],
-        status=Status(tags["bench.status"]),
-        metrics={n: v for n, v in run.data.metrics.items() if not n.startswith(EPOCH)},
-        params=json.loads(tags["bench.params"]),
-        tags=tags,
-        artifacts=run.info.artifact_uri,
-        epoch_metrics=frozenset(n for n in run.data.metrics if n.startswith(EPOCH)),
-    )

@@ -1,4 +1,8 @@
-"""A tiny real study: three classes of stripes, and a small model with weights in a file."""
+"""A tiny real study, three classes of stripes and a small model with weights in a file; a small real disk."""
+
+import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -33,3 +37,16 @@ def bench(tmp_path_factory):
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study))
     return Bench(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of its own, and a function that mounts it again with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root can mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder, lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True)

@@ -42,12 +42,15 @@ def test_blanks_and_letters_of_other_scripts_in_paths(bench, expected, tmp_path)
     said(home / "log")
 
 
-def test_a_private_umask_is_kept(bench, expected, tmp_path):
-    found = bench.finish(tmp_path, "--jobs", "1", before=private_umask, BENCH_CACHE=str(tmp_path / "cache"))
+def test_a_private_umask_is_kept_and_no_secret_written(bench, expected, tmp_path):
+    secret = {"AWS_SECRET_ACCESS_KEY": "xyzzy-plugh-42", "MLFLOW_TRACKING_PASSWORD": "xyzzy-plugh-43"}
+    own = {"BENCH_CACHE": str(tmp_path / "cache"), **secret}
+    found = bench.finish(tmp_path, "--jobs", "1", before=private_umask, **own)
     assert count_differences(expected, found) == (0, 0)
     files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "log"]
     assert len(files) > 50
     assert [p for p in files if stat.S_IMODE(p.stat().st_mode) & 0o077] == []
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and b"xyzzy-plugh" in p.read_bytes()] == []
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -81,19 +84,6 @@ def test_a_user_without_a_home():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "BENCH_CACHE: there is no home folder to put it in; name a writable folder\n"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of its own, and a function that mounts it again with other options."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("only root can mount a small disk")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder, lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_disk_that_can_only_be_read(bench, expected, tmp_path, small_disk):
