@@ -1,8 +1,7 @@
 """Measure bench beside what people do today, in one run, and write `reports/performance/`.
 
-    make benchmark                         about 45 minutes on two cores
-    make benchmark ARGS="--repeats 1"      about 25
-    make benchmark ARGS="--studies"        and the four studies, whose reports it renews: 40 more
+    make benchmark                         about a quarter of an hour on two quiet cores
+    make benchmark ARGS="--studies"        and the four studies: a quarter of an hour more
 
 Seconds of rivals whose every epoch is the same are measured for some epochs and multiplied; the report says
 where. All of bench's seconds are whole: data preparation, features, training, evaluation and tracking, from
@@ -12,6 +11,7 @@ an empty cache and an empty store. What is imported, by rivals and by bench, is 
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -313,10 +313,10 @@ def whole_study():
     ]
 
 
-def four_studies(reports):
-    """The four studies with their default budgets, from nothing; renew their reports."""
-    with clean_state():
-        command = [sys.executable, "-m", "bench", "run", "--study", "all", "--output", str(reports)]
+def four_studies():
+    """The four studies with their default budgets, from nothing."""
+    with clean_state() as folder:
+        command = [sys.executable, "-m", "bench", "run", "--study", "all", "--output", str(folder)]
         spent, _ = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
     return [Ratio("four studies, minutes", (spent / 60,), 45, "default budget, whole command", at_most=True)]
 
@@ -401,9 +401,7 @@ def profile():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="how often each ratio is measured")
-    parser.add_argument(
-        "--studies", action="store_true", help="time the four studies too, and renew their reports"
-    )
+    parser.add_argument("--studies", action="store_true", help="time the four studies too")
     parser.add_argument("--output", type=Path, default=ROOT / "reports" / "performance")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -419,7 +417,7 @@ def main():
         print(f"no {DATA}: what needs it is left out")
     ratios += show(against_floor(repeats)) + show(tracking(repeats)) + show(whole_study())
     if options.studies:
-        ratios += show(four_studies(options.output.parent))
+        ratios += show(four_studies())
     print("scaling, profile and settings ...", flush=True)
     tables = {
         "ratios": pd.DataFrame([ratio.row for ratio in ratios]),
@@ -427,7 +425,10 @@ def main():
         "profile": profile(),
         "settings": settings(),
     }
-    write(options.output, tables, agreement, describe("cpu") | {"repetitions": repeats})
+    made_by = shlex.join(
+        ["make", "benchmark", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])]
+    )
+    write(options.output, tables, agreement, describe("cpu") | {"repetitions": repeats, "command": made_by})
     print(json.dumps(agreement))
     print(f"report  {options.output / 'report.md'}")
 
