@@ -5,6 +5,7 @@ import platform
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -94,13 +95,14 @@ def _torch(device: str) -> dict[str, Value]:
             "device_memory_bytes": properties.total_memory,
             "device_capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda or "",
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
         }
     return found
 
 
 def this_process() -> str:
-    """Return what identifies this process among all hosts: host, number, start in ticks since the boot.
+    """Return what identifies this process among all hosts: host, number, and boot and ticks of its start.
 
     Ticks and no date: a clock that is set back must not make a process that runs seem another one.
     """
@@ -127,4 +129,12 @@ def _state_and_start(number: int) -> tuple[str, str]:
     fields = (
         Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     )
-    return fields[0], fields[19]
+    return fields[0], f"{_boot()}+{fields[19]}"
+
+
+@cache
+def _boot() -> str:
+    """Return what tells one boot of the system from another, where it says so: ticks begin anew with each."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return ""

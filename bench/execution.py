@@ -125,15 +125,15 @@ def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch
 def each_on_a_thread(work: Callable[..., None], pieces: Sequence[tuple[Any, ...]], device: str) -> None:
     """Call `work` with each of `pieces`, on a CPU several at a time with one thread each.
 
-    Convolutions of small batches get more out of the cores so than each with all threads. What a piece gives
-    must not depend on the others.
+    Convolutions of small batches get more out of the cores so than each with all threads, and what a piece
+    gives depends neither on how many threads there are nor on how many pieces.
     """
     threads = torch.get_num_threads()
-    if device != "cpu" or min(threads, len(pieces)) == 1:
+    if device != "cpu" or threads == 1:
         for piece in pieces:
             work(*piece)
         return
-    pool = ThreadPoolExecutor(min(threads, len(pieces)), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for _ in pool.map(lambda piece: work(*piece), pieces):
             pass
@@ -142,7 +142,7 @@ def each_on_a_thread(work: Callable[..., None], pieces: Sequence[tuple[Any, ...]
         torch.set_num_threads(threads)  # some of it is one number for all
 
 
-def prepare(device: str, threads: int | None, *, deterministic: bool) -> None:
+def prepare(device: str, threads: int | None, *, deterministic: bool, full_precision: bool) -> None:
     """Set torch up for a device, once in a process.
 
     Args:
@@ -150,10 +150,12 @@ def prepare(device: str, threads: int | None, *, deterministic: bool) -> None:
         threads: on the CPU; None: as many as processors are available to this process.
         deterministic: let every operation give the same bits each time on a GPU too; one that can't raises a
             RuntimeError, with which its run fails. On a CPU they do anyway, and others are left alone.
+        full_precision: let no matrix be multiplied in TF32, which is many times faster where there is any.
     """
     torch.set_num_threads(threads or usable_cpus())
     if deterministic and device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
         torch.use_deterministic_algorithms(True)
     if device.startswith("cuda") and torch.cuda.get_device_capability(device) >= AMPERE:
-        torch.set_float32_matmul_precision("high")  # TF32, which convolutions use without being told
+        torch.set_float32_matmul_precision("highest" if full_precision else "high")
+        torch.backends.cudnn.allow_tf32 = not full_precision

@@ -1,6 +1,6 @@
 """What a run trains on: batches of augmented images, or of what a frozen prefix makes of them."""
 
-import itertools
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from bench.data.augment import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
 from bench.execution import each_on_a_thread
 from bench.features import FeatureStore
+from bench.models.prefix import replica
 from bench.rows import Rows
 from bench.study import Target
 
@@ -22,7 +23,7 @@ EVAL_BATCH = 256  # most images in a batch for evaluation
 # Most pixels in it: on a GPU what memory is sure to take; on a CPU about what its caches hold, twice as fast
 # at 224 px. A rule and not a measurement, because another batch size would change the last bits of a result.
 EVAL_PIXELS = {"cuda": 256 * 224 * 224, "cpu": 32 * 96 * 96}
-RECIPE = 1  # raise it when the same images and weights would give other features
+RECIPE = 2  # raise it when the same images and weights would give other features
 
 
 class Inputs(Protocol):
@@ -162,15 +163,22 @@ class Features:
 
     def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> Rows | None:
         """Return features, (images of the data set, views, ...); None if they can't be kept."""
-        self._shape = self._shape or tuple(self._compute(indices[:1], None).shape[1:])
+        self._shape = self._shape or tuple(self._compute(indices[:1], None, self.prefix).shape[1:])
         one = identity["augmentation"] is None
 
         def fill(array: np.ndarray, rows: np.ndarray) -> None:
-            def compute(batch: np.ndarray, view: int) -> None:
-                array[batch, view] = self._compute(batch, None if one else view).cpu().numpy()
+            own = threading.local()
 
-            batches = _filled_up(rows, self.images.eval_batch)
-            each_on_a_thread(compute, list(itertools.product(batches, range(views))), self.images.device)
+            def compute(batch: np.ndarray, wanted: int, view: int) -> None:
+                if not hasattr(own, "prefix"):
+                    own.prefix = replica(self.prefix)
+                features = self._compute(batch, None if one else view, own.prefix)
+                array[batch[:wanted], view] = features[:wanted].cpu().numpy()
+
+            pieces = [
+                (*batch, view) for batch in _filled_up(rows, self.images.eval_batch) for view in range(views)
+            ]
+            each_on_a_thread(compute, pieces, self.images.device)
 
         shape = (len(self.images.dataset.labels), views, *self._shape)
         entry = self.store.get(identity, shape, np.unique(indices), fill)
@@ -180,12 +188,12 @@ class Features:
         return Rows(entry.array, self.images.device, indices)
 
     @torch.inference_mode()
-    def _compute(self, indices: np.ndarray, view: int | None) -> Tensor:
+    def _compute(self, indices: np.ndarray, view: int | None, prefix: nn.Module) -> Tensor:
         if view is None:
             pixels = self.images.evaluate(indices)
         else:
             pixels = self.images.show(indices, np.full(len(indices), view))
-        result: Tensor = self.prefix(pixels)
+        result: Tensor = prefix(pixels)
         return result
 
 
@@ -202,11 +210,11 @@ def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     yield from np.array_split(indices, max(1, min(-(-len(indices) // size), len(indices) // 2)))
 
 
-def _filled_up(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield all rows in batches of exactly one size: the last begins again from the first row.
+def _filled_up(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield all rows in batches of one size, and how many of a batch are new: the last begins again.
 
     What a convolution gives for an image can depend in its last bits on the size of the batch, not on the
     others in it; so an image's features are the same whichever images were wanted when they were computed.
     """
     for start in range(0, len(rows), size):
-        yield np.resize(rows, start + size)[start:]
+        yield np.resize(rows, start + size)[start:], min(size, len(rows) - start)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARE = 0.25  # of a device's free memory that one array may take
+SHARE, FREE = 0.25, 0.5  # of a device's memory: what one array may take at most, and what all must leave
 CHUNK = 1 << 28  # bytes copied at a time when an array moves to the device
 
 
@@ -61,4 +61,7 @@ class Rows:
 
 def fits(size: int, device: torch.device) -> bool:
     """Say whether an array of `size` bytes is to be kept in a device's own memory."""
-    return device.type == "cuda" and size <= SHARE * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return size <= min(SHARE * total, free - FREE * total)

@@ -117,7 +117,7 @@ class Runner:
             return
         options = self.options
         pixels = self.study.training.batch_size * self.study.target.image_size**2
-        count = choose_count(options.jobs, options.device, self._most_at_once(jobs), pixels)
+        count = choose_count(options.jobs, options.device, self._most_at_once(), pixels)
         self.progress.say("loading torch and the source model ...")
         status: Any = "FAILED"
         try:
@@ -186,10 +186,14 @@ class Runner:
         """Return the arms, those first that train most: a long one that begins last keeps all waiting."""
         return sorted(self.plan.arms, key=lambda arm: _usually_frozen(arm.strategy))
 
-    def _most_at_once(self, jobs: Sequence[Job]) -> int:
-        """Return how many jobs can be done side by side: all seeds of a strategy of heads are one."""
-        only_heads = all(_usually_frozen(job.strategy) == USUAL_STAGES for job in jobs)
-        return len(jobs) if only_heads else max(len(jobs), self.study.seeds)
+    def _most_at_once(self) -> int:
+        """Return how many jobs can be done side by side: all seeds of a strategy of heads are one.
+
+        Of the whole study and not of what is missing: another number of processes has other threads each, and
+        with them a study that is gone on with would get other last bits.
+        """
+        only_heads = all(_usually_frozen(arm.strategy) == USUAL_STAGES for arm in self.plan.arms)
+        return len(self.plan.arms) if only_heads else max(len(self.plan.arms), self.study.seeds)
 
     def _is_missing(self, arm: Arm) -> bool:
         """Say whether anything of an arm is not done; show what is."""
@@ -225,7 +229,7 @@ class Runner:
             status = "KILLED"
             raise
         finally:
-            self.store.fail_leftovers(run_id)  # of processes that have ended
+            self.store.fail_leftovers(run_id, at_the_end=True)
             self.store.close(run_id, status)
 
     def _tuner(self, arm: Arm) -> Tuner:

@@ -79,7 +79,12 @@ class Worker:
     ) -> None:
         self.study, self.dataset, self.origin = study, dataset, origin
         self.device = choose_device(device)
-        prepare(self.device, threads, deterministic=deterministic)
+        prepare(
+            self.device,
+            threads,
+            deterministic=deterministic,
+            full_precision=study.training.precision == "fp32",
+        )
         self._stages = [stage.name for stage in self._build("pretrained", 0).stages]
         self._environment = describe(self.device)
         mean, std = statistics(study.source)
@@ -119,6 +124,7 @@ class Worker:
                     return self._failed(spec, error)
             pieces *= 2
             log.warning("%s: the device's memory is full; %s", spec.arm.strategy, _in_pieces(pieces))
+            self._opened.clear()
             memory.release(self.device)
 
     def forget(self, spec: RunSpec) -> None:

@@ -31,9 +31,10 @@ class Postgres:
         if self.user:
             shutil.chown(self.folder, self.user)
         self.uri = f"postgresql+psycopg2://bench@127.0.0.1:{self.port}/postgres"
-        self._do("initdb", "-A", "trust", "-U", "bench", "--no-sync")
 
     def start(self):
+        if not Path(self.folder, "data").exists():
+            self._do("initdb", "-A", "trust", "-U", "bench", "--no-sync")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
         self._do("pg_ctl", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
 

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -261,8 +262,10 @@ def test_git_commit_of_a_folder(tmp_path):
 def test_a_process_is_known_by_host_number_and_start():
     host, number, start = environment.this_process().rsplit(":", 2)
     assert not environment.has_ended(f"{host}:{number}:{start}")
-    assert environment.has_ended(f"{host}:{number}:{int(start) - 3600}")
-    assert not environment.has_ended(f"elsewhere:{number}:{int(start) - 3600}")
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # field 22: see proc(5)
+    assert start.endswith(f"+{ticks}"), "no date: a clock can be set back"
+    assert environment.has_ended(f"{host}:{number}:{start}0")
+    assert not environment.has_ended(f"elsewhere:{number}:{start}0")
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
     gone.wait()
     assert environment.has_ended(f"{host}:{gone.pid}:{start}")

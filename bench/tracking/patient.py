@@ -88,10 +88,10 @@ class PatientStore(RunStore):
         texts = [{key: str(value) for key, value in some.items()} for some in (tags, params)]
         return self._now_or_later("open", begun, name, *texts) or WAITING + begun
 
-    def fail_leftovers(self, study_run_id: str) -> int:
+    def fail_leftovers(self, study_run_id: str, *, at_the_end: bool = False) -> int:
         """End what a killed process left RUNNING, if the store can be asked for it."""
         with suppress(StoreAwayError):
-            return super().fail_leftovers(self._real(study_run_id))
+            return super().fail_leftovers(self._real(study_run_id), at_the_end=at_the_end)
         return 0
 
     def end_leftover(self, run_id: str) -> None:

@@ -275,10 +275,12 @@ class RunStore(StoredRuns):
         data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])])
 
-    def fail_leftovers(self, study_run_id: str) -> int:
+    def fail_leftovers(self, study_run_id: str, *, at_the_end: bool = False) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
 
         A process that is killed can't end its runs. Only those whose process ran on this host are judged.
+        At the end of all runs those of this process are left over too: a server that hung may have begun one
+        more than once.
         """
         arms = self._search(f"tags.\"mlflow.parentRunId\" = '{study_run_id}'")
         family = {study_run_id, *(run.info.run_id for run in arms)}
@@ -286,11 +288,17 @@ class RunStore(StoredRuns):
             run.info.run_id
             for run in self._search("attributes.status = 'RUNNING'")
             if {run.info.run_id, run.data.tags.get("mlflow.parentRunId")} & family
-            and has_ended(run.data.tags.get("bench.process", "::"))
+            and self._is_left(run.data.tags, at_the_end)
         ]
         for run_id in left:
             self.end_leftover(run_id)
         return len(left)
+
+    @staticmethod
+    def _is_left(tags: Mapping[str, str], at_the_end: bool) -> bool:
+        process = tags.get("bench.process", "::")
+        ours = process == this_process() and tags.get("purpose") in {"trial", "final"}
+        return has_ended(process) or (at_the_end and ours)
 
     def end_leftover(self, run_id: str) -> None:
         """End a run as KILLED, unless it has ended by what its process left to be delivered."""

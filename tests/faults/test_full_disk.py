@@ -20,7 +20,7 @@ def test_a_disk_that_fills_up_loses_nothing(bench, tmp_path, small_disk, jobs):
     mount_again("size=200m")
     found = bench.finish(home, "--jobs", jobs)
     assert "Traceback" not in log.read_text()
-    assert any("space" in line or "full" in line for line in log.read_text().splitlines())
+    assert any("No space left" in line or "disk is full" in line for line in log.read_text().splitlines())
     keys, running = ended_runs(home)
     assert running == 0
     assert len(keys) == len(set(keys))

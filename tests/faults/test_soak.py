@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-import statistics
+import time
 from contextlib import closing
 
 import psutil
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 RUNS = int(os.environ.get("BENCH_SOAK_RUNS", "600"))  # 2000 for a longer test
 STRATEGIES = ("scratch", "full")
 JOBS = 4
+MOST_SECONDS = 1800  # not measured: what hangs must end
 MEMORY = 1.1  # the most that a process may have grown by from its second quarter to its last
 
 
@@ -46,7 +47,8 @@ def test_nothing_grows_with_the_number_of_runs(bench, tmp_path, capsys):
     wanted += ["--jobs", str(JOBS), "--trials", "1", "--seeds", str(seeds), "--epochs", "1"]
     process = bench.start(tmp_path, *wanted, "--set", "training.batch_size=32")
     parent, seen = psutil.Process(process.pid), {}
-    while process.exitcode is None:
+    until = time.monotonic() + MOST_SECONDS
+    while process.exitcode is None and time.monotonic() < until:
         sample(parent, seen)
         process.join(0.5)
     assert process.exitcode == 0, (tmp_path / "log").read_text()[-3000:]
@@ -59,15 +61,14 @@ def test_nothing_grows_with_the_number_of_runs(bench, tmp_path, capsys):
     growth = []
     for samples in workers:
         quarter = max(1, len(samples) // 4)
-        before, after = samples[quarter : 2 * quarter], samples[-quarter:-1] or samples[-1:]
-        medians = [
-            [statistics.median(column) for column in zip(*some, strict=True)] for some in (before, after)
-        ]
-        growth.append([late_one / early_one for early_one, late_one in zip(*medians, strict=True)])
+        parts = samples[quarter : 2 * quarter], samples[-quarter:]
+        least = [[min(column) for column in zip(*part, strict=True)] for part in parts]  # a leak raises these
+        growth.append([after / before for before, after in zip(*least, strict=True)])
     memory, files, threads = (max(column) for column in zip(*growth, strict=True))
     with capsys.disabled():
         print(f"\n{len(keys)} runs, {JOBS} jobs; seconds per run: {early:.3f} early, {late:.3f} late")
         print(f"  late / early: seconds {late / early:.2f}, memory {memory:.3f}, ", end="")
         print(f"open files {files:.3f}, threads {threads:.3f}")
     assert memory < MEMORY
-    assert (files, threads) == (1, 1)
+    assert files <= 1
+    assert threads <= 1

@@ -17,9 +17,11 @@ from test_kills import count_differences
 from tracking_contract import done, free_port, open_levels, spec
 
 from bench.errors import StoreAwayError
+from bench.gathering import EXPERIMENT
 from bench.spec import Purpose
 from bench.tracking.patient import PatientStore
 from bench.tracking.spool import Spool
+from bench.tracking.store import RunStore
 
 pytestmark = pytest.mark.slow
 
@@ -55,8 +57,9 @@ class Server:
         os.killpg(self.process.pid, number)
 
     def stop(self):
-        self.send(signal.SIGKILL)
-        self.process.wait()
+        if self.process:
+            self.send(signal.SIGKILL)
+            self.process.wait()
 
 
 @contextmanager
@@ -153,6 +156,8 @@ def test_a_store_that_fails_and_is_mended(bench, failing, expected, tmp_path):
     found = bench.finish(home, *STRATEGY, *where)
     assert not list((home / "spool").glob("*/calls.jsonl"))
     assert count_differences(expected, found) == (0, 0)
+    store = RunStore(uri, EXPERIMENT.format(study="tiny"), create=False)
+    assert not store._search("attributes.status = 'RUNNING'")
 
 
 def test_calls_arrive_in_order_and_once(tmp_path):

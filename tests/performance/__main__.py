@@ -293,7 +293,7 @@ def whole_study():
     runs = (of.tuning.trials + of.seeds) * of.training.epochs
     with clean_state() as folder:
         export(plan(of), folder / "images")
-        command = [sys.executable, "-m", "bench", "run", "--study", of.name]
+        command = [sys.executable, "-m", "bench", "run", "--study", of.name, "--device", "cpu"]
         command += ["--output", str(folder / "reports")]
         theirs = {
             batch: runs * sum(tutorial_epoch(folder / "images", of, s, batch) for s in of.strategies)
