@@ -34,9 +34,9 @@ def _trials(evidence: Evidence, summary: Summary) -> pd.DataFrame:
 
 
 def progress(evidence: Evidence, summary: Summary) -> Picture | None:
-    """The best validation metric so far, by trials and by seconds; None without a trial that is done."""
+    """The best validation metric so far, by trials and by seconds; None without two trials, or one done."""
     data = _trials(evidence, summary)
-    if not data["best_so_far"].notna().any():
+    if not data["best_so_far"].notna().any() or len(data) == data["strategy"].nunique():
         return None
     metric = metric_name(summary)
     figure = Figure(figsize=(WIDE, 2.9), layout="constrained")
@@ -81,7 +81,7 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
     """Each trial's validation metric against its hyperparameters; None if none was varied."""
     trials = _trials(evidence, summary)
     wide = evidence.trials.filter(regex="^param_").rename(columns=lambda name: name.removeprefix("param_"))
-    varied = [name for name in wide if len(wide[name].dropna().unique()) > 1]
+    varied = [name for name in wide if wide[name].groupby(evidence.trials["strategy"]).nunique().max() > 1]
     data = (
         trials[["strategy", "trial", "status", "value"]]
         .join(wide[varied])
