@@ -372,7 +372,10 @@ def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
     assert json.loads(picture.text["classes"]) == ["a", "b", "c"]
     assert np.array_equal(pixels[:, :24], dataset.images[3])
     assert np.array_equal(pixels[:, 28:52], paint(dataset.masks[3]))
-    assert (pixels[:, 56:] == paint(np.zeros((1, 1), int))).all()
+    unlabelled = dataset.masks[3] == NO_LABEL
+    assert unlabelled.any()
+    assert (pixels[:, 56:][~unlabelled] == paint(np.zeros(1, int))).all()
+    assert (pixels[:, 56:][unlabelled] == 255).all(), "what is predicted where nothing is known says nothing"
 
 
 def test_the_report_shows_examples_and_iou_by_class(tmp_path):

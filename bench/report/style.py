@@ -183,5 +183,6 @@ def label_right(axes: Axes, labels: Sequence[Label]) -> None:
                 "linewidth": 0.7,
                 "alpha": 0.5,
                 "shrinkB": 4,
+                "relpos": (0, 0.5),  # to the beginning of the words, not across others to their middle
             },
         )
