@@ -130,6 +130,13 @@ def _explained(uri: str) -> Iterator[None]:
         raise InputError(f"the run store can't be opened: {first_line(error)}", shown(uri)) from error
 
 
+def why_away(error: BaseException) -> str:
+    """Return why a server gave no answer: what the network says, without the layers that pass it on."""
+    text = str(error)
+    found = re.search(r"\[Errno -?\d+\] ([\w ]+)|(Read timed out|too many \d+ error responses)", text)
+    return next(filter(None, found.groups())) if found else first_line(error)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, without passwords, at most 200 characters."""
     return shown(str(error).strip().split("\n")[0] or type(error).__name__)[:200]

@@ -9,6 +9,7 @@ last value of a name.
 """
 
 import getpass
+import logging
 import os
 import re
 import sys
@@ -80,6 +81,7 @@ class RunStore(StoredRuns):
     def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
         for name, value in SETTINGS.items():  # before mlflow is imported anywhere
             os.environ.setdefault(name, value)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
         self.uri = address.resolve_uri(uri)
         file = address.sqlite_file(self.uri)
         if not create and file and not file.exists():
@@ -360,9 +362,8 @@ def _explained(uri: str) -> Iterator[None]:
             raise
         remedy = "is the server running?" if address.is_server(uri) else ""
         kind = StoreAwayError if getattr(error, "error_code", None) in AWAY else InputError
-        raise kind(
-            f"the run store failed: {address.first_line(error)}", address.shown(uri), remedy
-        ) from error
+        why = address.why_away(error) if address.is_server(uri) else address.first_line(error)
+        raise kind(f"the run store failed: {why}", address.shown(uri), remedy) from error
 
 
 @contextmanager
