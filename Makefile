@@ -45,7 +45,7 @@ test-all: ## all of these
 audit: environment ## look for known holes in the dependencies; needs the network
 	$(IN_VENV) pip_audit --requirement constraints.txt --no-deps --disable-pip
 
-benchmark: environment ## measure speed beside what people do today, into reports/performance; 40 minutes
+benchmark: environment ## measure speed beside what people do today, into reports/performance; some 15 minutes
 	$(IN_VENV) tests.performance $(ARGS)
 
 format: environment ## format the code and mend what the linter can
