@@ -1,0 +1,55 @@
+"""Studies killed at random moments whose runs are in PostgreSQL, directly or behind an MLflow server."""
+
+import random
+from contextlib import contextmanager
+
+import pytest
+from postgres import running_postgres
+from test_kills import count_differences
+from test_store_away import running_server
+
+from bench.gathering import EXPERIMENT
+from bench.tracking.store import RunStore
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def running_store(kind, folder):
+    """Yield the address of a store whose tables are made, as those of a server in use are."""
+    folder.mkdir()
+    with running_postgres() as database:
+        RunStore(database.uri, "made before")
+        if kind == "PostgreSQL":
+            yield database.uri
+        else:
+            with running_server(folder, database.uri) as server:
+                yield server.url
+
+
+@pytest.mark.parametrize("kind", ["PostgreSQL", "an MLflow server on it"])
+def test_killed_while_its_runs_are_on_a_server(bench, tmp_path, kind, capsys):
+    draw, kills = random.Random(kind), 0
+    expected = bench.finish(tmp_path / "undisturbed", "--jobs", "1")
+    home = tmp_path / "home"
+    with running_store(kind, tmp_path / "server") as uri:
+        for _ in range(4):
+            process = bench.start(home, "--jobs", "1", "--tracking-uri", uri)
+            process.join(draw.uniform(1, 5))
+            kills += process.exitcode is None
+            process.kill()
+            process.join()
+        found = bench.finish(home, "--jobs", "1", "--tracking-uri", uri)
+        store = RunStore(uri, EXPERIMENT.format(study="tiny"), create=False)
+        ended = store._search("tags.\"bench.status\" = 'done' and tags.purpose = 'final'")
+        left = store._search("attributes.status = 'RUNNING'")
+    keys = [run.data.tags["bench.run_key"] for run in ended if run.info.status == "FINISHED"]
+    missing, changed = count_differences(expected, found)
+    repeated = len(keys) - len(set(keys))
+    with capsys.disabled():
+        print(
+            f"\n{kind}: {kills} kills; runs lost {missing}, repeated {repeated}, differing numbers {changed}"
+        )
+    assert kills
+    assert (missing, repeated, changed) == (0, 0, 0)
+    assert left == []
