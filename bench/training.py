@@ -107,7 +107,7 @@ def train(
     last = 0
     for multipliers, epochs in phase_epochs(task.plan, task.training.epochs):
         last += epochs
-        if len(result.curve) >= last or result.stopped:
+        if result.stopped or (saved and last < saved["phase_end"]):
             continue
         freeze(task.model, multipliers)
         optimizer = build_optimizer(
@@ -119,11 +119,13 @@ def train(
             loop.restore(saved)
         while len(result.curve) < last and not result.stopped:
             row = loop.epoch(multipliers, result, last)
-            evaluated = time.perf_counter()
-            row |= {f"val/{name}": value for name, value in evaluate(task, task.val).items()}
-            result.eval_seconds += time.perf_counter() - evaluated
-            note_epoch(task, result, row)
-            result.stopped = not keep_going(row)
+            row |= loop.evaluate(result, last)
+            with held_back() as stopping:
+                note_epoch(task, result, row)
+                loop.losses = []
+                result.stopped = not keep_going(row)
+                if stopping():
+                    loop.save(result, last)
     if not result.stopped:
         task.model.load_state_dict(result.best, strict=False)
     return result
@@ -151,14 +153,29 @@ class _Loop:
                 self._step(batch, number)
                 if self.checkpoint and (stopping() or self.checkpoint.is_due):
                     result.train_seconds += time.perf_counter() - started
-                    self.checkpoint.save(self._state(result, phase_end))
+                    self.save(result, phase_end)
                     started = time.perf_counter()
                 if stopping():
                     break
         train_loss = torch.stack(self.losses).sum().item() / len(order)
-        self.losses = []
         result.train_seconds += time.perf_counter() - started
         return {"epoch": number, "learning_rate": self.rate, "train/loss": train_loss}
+
+    def evaluate(self, result: Trained, phase_end: int) -> Row:
+        """Return the scores on val after an epoch; a request to stop saves the epoch's steps first."""
+        started = time.perf_counter()
+        try:
+            scores = evaluate(self.task, self.task.val)
+        except KeyboardInterrupt:
+            self.save(result, phase_end)
+            raise
+        result.eval_seconds += time.perf_counter() - started
+        return {f"val/{name}": value for name, value in scores.items()}
+
+    def save(self, result: Trained, phase_end: int) -> None:
+        """Write the checkpoint, where there is one, after a whole step."""
+        if self.checkpoint:
+            self.checkpoint.save(self._state(result, phase_end))
 
     def _step(self, batch: np.ndarray, epoch: int) -> None:
         """Take a step, on all its images at once or piece by piece with accumulated gradients."""
@@ -189,7 +206,7 @@ class _Loop:
             "model": trained_state(self.task.model, self.task.plan),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "losses": torch.stack(self.losses),
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "rate": self.rate,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,

@@ -1,6 +1,7 @@
 """Schedules, optimizer settings, scores, and how the loop ends."""
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
+import bench.training
 from bench.checkpoints import Checkpoint
 from bench.inputs import batches
 from bench.metrics import score
@@ -150,6 +152,40 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weig
     assert len(taken) == all_steps - steps, "no step is taken twice"
     assert resumed.curve == straight.curve == rows
     assert resumed.best_epoch == straight.best_epoch
+    assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("place", ["_step", "evaluate", "note_epoch"])
+def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatch, place, number):  # noqa: F811
+    """In the middle of a phase, at the end of one, and at the end of all."""
+
+    def task():
+        task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+        moving = task.plan.phases[0].multipliers
+        phases = (Phase(0.5, (0.0,) * (len(moving) - 1) + (1.0,)), Phase(0.5, moving))
+        return replace(task, plan=replace(task.plan, phases=phases))
+
+    straight = train(task())
+    owner = _Loop if place == "_step" else bench.training
+    work, calls, steps = getattr(owner, place), [], []
+
+    def work_asked_to_stop(*of):
+        calls.append(of)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        return work(*of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, work_asked_to_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(task(), checkpoint=Checkpoint("a"))
+    step = _Loop._step
+    monkeypatch.setattr(_Loop, "_step", lambda *of: (steps.append(of), step(*of)))
+    resumed = train(task(), checkpoint=Checkpoint("a"))
+    taken = number if place == "_step" else 2 * number
+    assert len(steps) == 8 - taken, "no step is taken twice"
+    assert resumed.curve == straight.curve
     assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
 
 

@@ -9,6 +9,8 @@ from test_kills import count_differences, ended_runs
 
 pytestmark = pytest.mark.slow
 
+LONG = ("--strategy", "full", "--epochs", "40", "--trials", "1", "--seeds", "1")  # runs of some seconds
+
 
 def complaints(log):
     """What was said of errors, without what progress and reports say."""
@@ -30,21 +32,28 @@ def test_several_at_once_share_the_work(bench, tmp_path, count):
     assert count_differences(expected, found) == (0, 0)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(bench, tmp_path_factory):
+    return bench.finish(tmp_path_factory.mktemp("undisturbed"), "--jobs", "1", *LONG)
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_saves_its_step_and_goes_on_from_there(bench, tmp_path, jobs, number):
-    settings = {"BENCH_CHECKPOINT_SECONDS": "3600"}
-    longer = ("--jobs", jobs, "--strategy", "full", "--epochs", "60")
-    process = bench.start(tmp_path, *longer, **settings)
-    log = tmp_path / "log"
+def test_asked_to_stop_it_saves_its_step_and_goes_on_from_there(bench, undisturbed, tmp_path, jobs, number):
+    process = bench.start(tmp_path, "--jobs", jobs, *LONG, BENCH_CHECKPOINT_SECONDS="0.5")
+    log, folder = tmp_path / "log", tmp_path / "checkpoints"
     until = time.monotonic() + 120
-    while not (log.exists() and "trial 1/5" in log.read_text()):
+    while not list(folder.glob("*.pt")):  # now it is in the middle of a run
+        assert process.is_alive(), log.read_text()
         assert time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
-    time.sleep(0.5)
+        time.sleep(0.01)
+    (saved,) = folder.glob("*.pt")
+    before = saved.read_bytes()
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 130, log.read_text()
     assert "goes on from here" in log.read_text()
-    assert len(list((tmp_path / "checkpoints").glob("*.pt"))) == 1
-    assert ended_runs(tmp_path)[1] == 0
+    assert list(folder.glob("*.pt")) == [saved]
+    assert saved.read_bytes() != before
+    assert ended_runs(tmp_path) == ([], 0)
+    assert count_differences(undisturbed, bench.finish(tmp_path, "--jobs", jobs, *LONG)) == (0, 0)
