@@ -13,7 +13,7 @@ from bench.tracking.store import RunStore
 if TYPE_CHECKING:
     from bench.analysis import Evidence
     from bench.planning import Plan
-    from bench.runner import Options
+    from bench.runner import Options, Runner
     from bench.study import Study
     from bench.tracking.frames import FoundStudy
 
@@ -30,15 +30,27 @@ def run_one(study: "Study", options: "Options", folder: Path) -> Path:
         runner = Runner(laid_out, options, view)
         runner.run()
         with paths.locked(paths.home() / "locks" / f"{laid_out.key[:32]}.report.lock"):  # or each draws it
-            if not standing.stands(folder, runner.fingerprint):
-                from bench.publishing import publish
-                from bench.report import write
-
-                evidence = runner.evidence()
-                write(evidence, folder)
-                publish(runner.store, runner.found, evidence, said_by(folder), folder)
+            _report(runner, folder)
     conclude(folder, runner.store.place)
     return folder
+
+
+def _report(runner: "Runner", folder: Path) -> None:
+    """Draw the report and put it into the store, each unless that is done."""
+    fingerprint = runner.fingerprint
+    stands, found = standing.stands(folder, fingerprint), runner.found
+    published = standing.is_published(found.tags, fingerprint)
+    if stands and published:
+        return
+    evidence = runner.evidence()
+    if not stands:
+        from bench.report import write
+
+        write(evidence, folder)
+    if not published:
+        from bench.publishing import publish
+
+        publish(runner.store, found, evidence, said_by(folder), folder)
 
 
 def _check_writable(folder: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import standing
 from bench.strategies import STRATEGIES
 from bench.tracking.frames import COSTS, FoundStudy
 from bench.tracking.live import Point
@@ -35,6 +36,7 @@ def publish(
         means = {**_means(evidence, strategy), **_interval(said, strategy)}
         points = [Point(name, value, now, 0) for name, value in means.items()]
         store.write(run_id, points, {}, {NOTE: _arm_note(said, strategy)})
+    store.write(found.run_id, [], {}, {standing.PUBLISHED: standing.published(evidence.fingerprint)})
 
 
 def _means(evidence: "Evidence", strategy: str) -> dict[str, float]:

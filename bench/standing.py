@@ -1,9 +1,11 @@
 """A report that stands: what it says, read from its `summary.json`; drawing it anew would change nothing."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PUBLISHED = "bench.published"  # the tag of a study's run whose report is among its files
 VERSION = 3  # of reports; one of another version is drawn anew
 
 
@@ -17,6 +19,16 @@ def read(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and (folder / "index.html").is_file() else None
+
+
+def is_published(tags: Mapping[str, str], fingerprint: str) -> bool:
+    """Say whether the report of the runs with this fingerprint is in the store, by its tags."""
+    return tags.get(PUBLISHED) == published(fingerprint)
+
+
+def published(fingerprint: str) -> str:
+    """Return what the tag says once the report of the runs with this fingerprint is in the store."""
+    return f"{VERSION} {fingerprint}"
 
 
 def stands(folder: Path, fingerprint: str) -> bool:
