@@ -59,9 +59,10 @@ class Outcome:
 class Runner:
     """Runs a plan; what is done already is found, not done again."""
 
-    def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
+    def __init__(self, plan: Plan, options: Options, progress: Progress, experiment_id: str = "") -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
-        self.store = PatientStore(options.tracking_uri, EXPERIMENT.format(study=plan.study.name))
+        experiment = EXPERIMENT.format(study=plan.study.name)
+        self.store = PatientStore(options.tracking_uri, experiment, experiment_id)
         self._arms = {arm.strategy: arm for arm in plan.arms}
         self._open: dict[str, str] = {}  # strategy to the id of its arm's run
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
@@ -128,7 +129,8 @@ class Runner:
                 shared = replace(options, threads=threads)
                 self.progress.side_by_side = count
                 relay = self.progress.take
-                side_by_side(jobs, count, serve, (self.study, shared, study_run), self._after, relay)
+                arguments = (self.study, shared, study_run, self.store.experiment_id)
+                side_by_side(jobs, count, serve, arguments, self._after, relay)
         except KeyboardInterrupt:
             status = "KILLED"
             raise
@@ -234,8 +236,12 @@ class Runner:
 
     def _tuner(self, arm: Arm) -> Tuner:
         journal = paths.home() / "optuna" / f"{self.study.name}.journal"
-        strategy = STRATEGIES[arm.strategy]
-        return Tuner(arm, strategy, self.study.tuning, self.study.training.epochs, self.study.metric, journal)
+        return Tuner(arm, STRATEGIES[arm.strategy], self.study, journal, self.options.began)
+
+    def _of_now(self, arm: Arm) -> dict[str, str]:
+        """Return the tag of the arm's runs since they were forgotten with --fresh, if they ever were."""
+        generation = self._tuner(arm).generation
+        return {"bench.generation": generation} if generation else {}
 
     def _chosen(self, arm: Arm, best: Mapping[str, Value] | None) -> Mapping[str, Value]:
         """Return the best hyperparameters; the defaults if every trial failed."""
@@ -249,16 +255,14 @@ class Runner:
     def _missing(self, arm: Arm, best: Mapping[str, Value] | None) -> list[int]:
         """Return the seeds whose final run is not done."""
         wanted = self._finals(arm, best)
-        found = self.store.find(wanted, arm.key) if not self.options.fresh else {}
+        found = self.store.find(wanted, {"bench.arm_key": arm.key, **self._of_now(arm)})
         return [seed for key, seed in wanted.items() if key not in found]
 
     def _not_ended(self, arm: Arm, seeds: Sequence[int], best: Mapping[str, Value] | None) -> Sequence[int]:
         """Return the seeds whose final run was neither done nor, since this study was begun, failed."""
-        if self.options.fresh:
-            return seeds
-        params = self._chosen(arm, best)
+        params, tags = self._chosen(arm, best), self._of_now(arm)
         keys = {seed: RunSpec(arm, params, seed, Purpose.FINAL).key for seed in seeds}
-        return [seed for seed, key in keys.items() if not self.store.has_ended(key, self.options.began)]
+        return [seed for seed, key in keys.items() if not self.store.has_ended(key, self.options.began, tags)]
 
     def _open_arm(self, arm: Arm, study_run: str, best: Mapping[str, Value] | None) -> str:
         model_plan = self.worker.plan_text(arm, self._chosen(arm, best))
@@ -280,19 +284,21 @@ class Runner:
             )
 
         specs = [RunSpec(arm, trial.params, TUNING_SEED, Purpose.TRIAL) for trial in asked]
+        tuned = {"bench.tuning": gathering.tuning_identity(self.study), **self._of_now(arm)}
+        tags = [{"trial": str(trial.number), **tuned} for trial in asked]
         stored = [
-            self.store.result(spec, trial.number) if trial.again else None
-            for spec, trial in zip(specs, asked, strict=True)
+            self.store.result(spec, own) if trial.again else None
+            for spec, trial, own in zip(specs, asked, tags, strict=True)
         ]
         runs = [
             Run(
                 spec,
                 f"trial {trial.number + 1}/{self.study.tuning.trials}",
                 judge(trial),
-                {"trial": trial.number, "bench.tuning": gathering.tuning_identity(self.study)},
+                own,
                 known=trial.told or found is not None,
             )
-            for spec, trial, found in zip(specs, asked, stored, strict=True)
+            for spec, trial, own, found in zip(specs, asked, tags, stored, strict=True)
         ]
         done = self._recorder.do(runs, arm_run)
         for trial, found in zip(asked, stored, strict=True):
@@ -318,7 +324,7 @@ class Runner:
                 spec,
                 f"seed {spec.seed}/{self.study.seeds}",
                 lambda _row: True,
-                {},
+                self._of_now(arm),
                 known=spec.seed not in seeds,
             )
             for spec in specs
@@ -357,9 +363,10 @@ def _usually_frozen(name: str) -> int:
     return strategy.plan(USUAL_STAGES, strategy.defaults).frozen_prefix
 
 
-def serve(channel: Channel, study: Study, options: Options, study_run: str) -> None:
+def serve(channel: Channel, study: Study, options: Options, study_run: str, experiment_id: str) -> None:
     """Do jobs of a study in a process of the crew; what there is to show is shown by the first process."""
-    runner = Runner(plan(study, options.folder), options, Relay(study.metric, channel.note))
+    relay = Relay(study.metric, channel.note)
+    runner = Runner(plan(study, options.folder), options, relay, experiment_id)
     channel.jobs(lambda job: runner.do(job, study_run))
 
 

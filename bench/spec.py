@@ -89,6 +89,7 @@ class RunResult:
         feature_seconds: what computing its frozen features takes, whether this run did or found them.
         environment: versions, device, precision and threads that the numbers were made with.
         error: one line, for a failed run only.
+        diverged: it failed for what it is: tried again it would fail again.
 
     Raises:
         ValueError: for a state that can't be: DONE with a value that is not finite, FAILED without a reason.
@@ -107,6 +108,7 @@ class RunResult:
     feature_seconds: float = 0.0
     environment: Mapping[str, Value] = field(default_factory=dict)
     error: str = ""
+    diverged: bool = False
 
     def __post_init__(self) -> None:
         if self.status is Status.DONE:

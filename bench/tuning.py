@@ -4,6 +4,7 @@ The only file that imports optuna. Storage is a journal file: it survives the pr
 """
 
 import contextlib
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from bench.errors import InputError
 from bench.paths import drop_half_line, locked
 from bench.spec import Arm, RunResult, Status, Value, derive_seed, digest
 from bench.strategies import Range, Strategy
-from bench.study import Tuning
+from bench.study import Study, Tuning
 
 Report = Callable[[int, float], bool]  # (epoch, value) to whether the trial goes on
 
@@ -66,41 +67,57 @@ class Tuner:
     """The trials of one arm.
 
     Args:
+        study: its `val/<metric>` is maximised.
         path: the journal file; None keeps the trials in memory.
-        epochs: of a trial.
-        metric: `val/<metric>`, maximised.
+        began: seconds since 1970: a trial that failed before, for a reason that may have passed, is asked for
+            again.
     """
 
     def __init__(
-        self, arm: Arm, strategy: Strategy, tuning: Tuning, epochs: int, metric: str, path: Path | None
+        self, arm: Arm, strategy: Strategy, study: Study, path: Path | None, began: float = 0.0
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        tuning, metric = study.tuning, study.metric
         self.strategy, self.tuning, self.metric = strategy, tuning, metric
         self.name = f"{arm.strategy}-{digest([arm.key, tuning.pruner, tuning.seed])[:32]}"
         self.space = {name: _distribution(r) for name, r in strategy.search_space.items()}
-        self.storage = _storage(path)
+        self.storage, self.began = _storage(path), began
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study = optuna.create_study(
-                study_name=self.name,
-                storage=self.storage,
-                direction="maximize",
-                pruner=build_pruner(tuning, epochs),
-                load_if_exists=True,
-            )
+            self.pruner = build_pruner(tuning, study.training.epochs)
+        self.study = self._open()
+
+    def _open(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.name,
+            storage=self.storage,
+            direction="maximize",
+            pruner=self.pruner,
+            load_if_exists=True,
+        )
+
+    @property
+    def generation(self) -> str:
+        """What marks all that was done since the arm's runs were last forgotten; empty if they never were."""
+        return str(self.study.user_attrs.get("generation", ""))
 
     def result(self) -> Tuned:
         """Return what the first `tuning.trials` gave; ties go to the lower loss, then to the earlier."""
-        counted = self._counted()[: self.tuning.trials]
+        counted = [trial for n, trial in sorted(self._counted().items()) if n < self.tuning.trials]
         done = [t for t in counted if t.state == TrialState.COMPLETE]
         if not done:
             return Tuned(len(counted), None, None)
-        best = max(done, key=lambda t: (t.values[0], -t.user_attrs["val_loss"], -t.number))
+        best = max(
+            done,
+            key=lambda t: (t.values[0], -t.user_attrs["val_loss"], -t.user_attrs.get("number", t.number)),
+        )
         return Tuned(len(counted), best.params, best.values[0])
 
     def forget(self) -> None:
-        """Delete all trials of the arm."""
+        """Delete all trials of the arm, and begin a new generation of its runs."""
         optuna.delete_study(study_name=self.name, storage=self.storage)
+        self.study = self._open()
+        self.study.set_user_attr("generation", uuid.uuid4().hex)
 
     def run(self, objective: Objective, *, together: bool = False) -> Tuned:
         """Run the trials that are missing and return the result.
@@ -111,25 +128,33 @@ class Tuner:
             together: ask for groups, each of as many as begin at random; else for one at a time. Groups
                 begin at the same numbers always: what a killed process left of one is trained with all of it.
         """
-        self._end_leftovers()
-        while (number := len(counted := self._counted())) < self.tuning.trials:
+        self._ask_again()
+        while missing := sorted({*range(self.tuning.trials)} - {*(counted := self._counted())}):
             group = self._random if together else 1
-            first = number // group * group
-            trials = [self._ask(n) for n in range(number, min(first + group, self.tuning.trials))]
-            told = [
-                Asked(n, trial.params, lambda _epoch, _value: True, told=True)
-                for n, trial in enumerate(counted[first:], first)
-            ]
-            asked = [
-                Asked(n, trial.params, _reporter(trial), again="again" in trial.user_attrs)
-                for n, trial in enumerate(trials, number)
-            ]
-            for trial, result in zip(trials, objective([*told, *asked]), strict=True):
-                trial.set_user_attr("run_key", result.spec.key)
-                trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
-                value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
-                self.study.tell(trial, value, _STATES[result.status])
+            first = missing[0] // group * group
+            members = range(first, min(first + group, self.tuning.trials))
+            trials = {n: self._ask(n) for n in members if n not in counted}
+            asked = {
+                n: Asked(n, trial.params, _reporter(trial), again="again" in trial.user_attrs)
+                for n, trial in trials.items()
+            }
+            told = {
+                n: Asked(n, counted[n].params, lambda _epoch, _value: True, told=True)
+                for n in members
+                if n in counted
+            }
+            group_of_all = [(asked | told)[n] for n in members]
+            for trial, result in zip(trials.values(), objective(group_of_all), strict=True):
+                self._tell(trial, result)
         return self.result()
+
+    def _tell(self, trial: optuna.Trial, result: RunResult) -> None:
+        trial.set_user_attr("run_key", result.spec.key)
+        trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
+        if result.status is Status.FAILED and not result.diverged:
+            trial.set_user_attr("may_pass", True)
+        value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
+        self.study.tell(trial, value, _STATES[result.status])
 
     @property
     def _random(self) -> int:
@@ -152,24 +177,40 @@ class Tuner:
         trial.set_user_attr("number", number)
         return trial
 
-    def _counted(self) -> list[FrozenTrial]:
-        """Return the trials that were told, in order; one whose process died is not counted."""
-        return [
-            t
-            for t in self.study.get_trials(deepcopy=False)
-            if "run_key" in t.user_attrs and t.state.is_finished()
-        ]
+    def _counted(self) -> dict[int, FrozenTrial]:
+        """Return the trials that were told, by number; one whose process died is not counted."""
+        told = [t for t in self.study.get_trials(deepcopy=False) if _counts(t) and not self._may_pass(t)]
+        return {t.user_attrs.get("number", t.number): t for t in told}
 
-    def _end_leftovers(self) -> None:
-        """End trials that a killed process left running, and put them down to be asked for first.
+    def _may_pass(self, trial: FrozenTrial) -> bool:
+        """Say whether a trial failed for a reason that may have passed since, such as a broken driver."""
+        ended = trial.datetime_complete
+        return "may_pass" in trial.user_attrs and ended is not None and ended.timestamp() < self.began
 
-        TPE would take them for hopeless ones under way; what it would ask for instead could differ.
+    def _ask_again(self) -> None:
+        """Put down, to be asked for first, what a killed process left running and what failed in passing.
+
+        TPE would take a trial that was left for a hopeless one under way, and could ask for another instead.
+        It is marked before it is told to have failed: its process may have been about to tell its result.
         """
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                if "number" in trial.user_attrs:
-                    self.study.enqueue_trial(trial.params, user_attrs={"again": True})
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {t.user_attrs.get("number") for t in trials if t.state == TrialState.WAITING}
+        counted = self._counted()
+        left = [t for t in trials if t.state == TrialState.RUNNING]
+        failed = {t.user_attrs["number"]: t for t in trials if _counts(t) and self._may_pass(t)}
+        again = {t.user_attrs["number"]: t for t in left if "number" in t.user_attrs}
+        for number, trial in sorted((failed | again).items()):
+            if number not in waiting and number not in counted:
+                attributes = {"number": number, **({"again": True} if number in again else {})}
+                self.study.enqueue_trial(trial.params, user_attrs=attributes)
+        for trial in left:
+            self.storage.set_trial_user_attr(trial._trial_id, "left", True)  # noqa: SLF001
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Say whether a trial was told what came of it."""
+    return "run_key" in trial.user_attrs and trial.state.is_finished() and "left" not in trial.user_attrs
 
 
 def _reporter(trial: optuna.Trial) -> Report:
@@ -216,7 +257,7 @@ class _Competitors:
 
     def get_trials(self, **options: Any) -> list[FrozenTrial]:
         trials = self._study.get_trials(**options)
-        return [t for t in trials if "run_key" in t.user_attrs or not t.state.is_finished()]
+        return [t for t in trials if _counts(t) or not t.state.is_finished()]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)

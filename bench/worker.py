@@ -191,7 +191,11 @@ class Worker:
 
     def _failed(self, spec: RunSpec, error: Exception) -> Finished:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        return Finished(RunResult(spec, Status.FAILED, environment=self._environment, error=reason))
+        diverged = isinstance(error, DivergedError)
+        result = RunResult(
+            spec, Status.FAILED, environment=self._environment, error=reason, diverged=diverged
+        )
+        return Finished(result)
 
     def _test(self, task: Task, test: np.ndarray) -> "Tested":
         """Return answers and scores of the test images, and examples of predicted masks."""
@@ -284,6 +288,8 @@ class Worker:
             "until": model.stages[frozen - 1].modules[-1],
             "device": self.device.partition(":")[0],
             "torch": torch.__version__,
+            "library": self._environment.get(self.study.source.model.partition("/")[0], ""),
+            "matrices": torch.get_float32_matmul_precision(),
             "handed on": model.handed_on(frozen),
         }
         key = digest([identity, parts.hash])

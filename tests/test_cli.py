@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,6 +146,22 @@ def test_the_same_command_again_trains_nothing_and_writes_nothing(finished):
     assert (folder / "elsewhere" / "stripes" / "runs.csv").read_text() == before
 
 
+def test_a_report_that_is_not_in_the_store_yet_is_put_there(finished):
+    from bench.standing import PUBLISHED
+    from bench.tracking.store import RunStore
+
+    folder, _ = finished
+    store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
+    (study,) = store.studies()
+    assert study.tags[PUBLISHED]
+    store._client.delete_tag(study.run_id, PUBLISHED)
+    page = folder / "reports" / "stripes" / "index.html"
+    drawn = page.stat().st_mtime_ns
+    bench(folder, "run", "--study", "stripes.yaml")
+    assert store.studies()[0].tags[PUBLISHED] == study.tags[PUBLISHED]
+    assert page.stat().st_mtime_ns == drawn, "and not drawn again"
+
+
 def test_a_report_needs_the_store_alone(finished, tmp_path):
     folder, _ = finished
     store = f"sqlite:///{folder}/home/mlflow.db"
@@ -177,19 +192,8 @@ def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
     assert "seed 1/3" not in done.stderr
 
 
-def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
-    home = tmp_path / "home"
-    command = [
-        "run",
-        "--study",
-        "stripes.yaml",
-        "--output",
-        str(tmp_path),
-        "--strategy",
-        "scratch",
-        "--epochs",
-        "40",
-    ]
+def interrupt(made, home, command):
+    """Send Ctrl-C in the second trial; return all that was said."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", *command],
         cwd=made,
@@ -203,17 +207,30 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     for line in process.stderr:
         lines.append(line)
         if "trial 1/2" in line:
-            time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             break
     rest = process.communicate(timeout=120)[1]
     assert process.returncode == 130, "".join(lines) + rest
     assert "goes on from here" in rest
-    done = bench(made, *command, BENCH_HOME=str(home))
-    assert "scratch: 1 trials found done" in done.stderr
-    assert "trial 1/2" not in done.stderr
+
+
+def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     from bench.tracking.store import RunStore
 
+    home, report = tmp_path / "home", tmp_path / "stripes"
+    command = ["run", "--study", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
+    command += ["--epochs", "20"]
+    found, numbers = [], []
+    for fresh in ([], ["--fresh"]):
+        interrupt(made, home, [*command, *fresh])
+        done = bench(made, *command, BENCH_HOME=str(home))
+        assert "scratch: 1 trials found done" in done.stderr
+        assert "trial 1/2" not in done.stderr
+        tables = [pd.read_csv(report / name) for name in ("runs.csv", "trials.csv")]
+        found.append({run_id for table in tables for run_id in table["mlflow_run_id"]})
+        numbers.append(tables[0][["seed", "val_loss", "test_loss"]].to_dict())
+    assert not found[0] & found[1], "nothing of before --fresh is taken, though it was interrupted"
+    assert numbers[0] == numbers[1]
     left = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("attributes.status = 'RUNNING'")
     assert left == []
 

@@ -2,20 +2,22 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Status
 from bench.strategies import STRATEGIES
-from bench.study import Tuning
-from bench.tuning import Tuner
+from bench.study import load
+from bench.tuning import Asked, Tuner
 
 ARM = Arm("s", "discriminative", {"data": "d"})
 
 
 def make_tuner(path=None, trials=6, pruner="none", epochs=4, seed=0, arm=ARM):
-    tuning = Tuning(trials=trials, pruner=pruner, seed=seed)
-    return Tuner(arm, STRATEGIES[arm.strategy], tuning, epochs, "accuracy", path)
+    tuning = {"trials": trials, "pruner": pruner, "seed": seed}
+    settings = [f"training.epochs={epochs}", *(f"tuning.{name}={value}" for name, value in tuning.items())]
+    return Tuner(arm, STRATEGIES[arm.strategy], load("small_similar", settings), path)
 
 
 def objective(seen, epochs=4):
@@ -105,6 +107,92 @@ def test_failed_trials_count_and_are_never_best():
     tuned = make_tuner(trials=3).run(one_by_one(fail))
     assert tuned.trials == 3
     assert tuned.best is None
+
+
+def failing(seen, number, *, diverged):
+    """Trial `number` fails."""
+
+    def run(trial, params, report):
+        if trial != number:
+            return next(iter(objective(seen)([Asked(trial, params, report)])))
+        seen.append((trial, dict(params)))
+        spec = RunSpec(ARM, params, 0, Purpose.TRIAL)
+        return RunResult(spec, Status.FAILED, error="the driver is gone", diverged=diverged)
+
+    return one_by_one(run)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_failed_in_passing_is_tried_again_by_the_next_command(tmp_path, together):
+    path, seen, again = tmp_path / "journal", [], []
+    assert make_tuner(path, trials=4).run(failing(seen, 1, diverged=False), together=together).trials == 4
+    same_command, next_command = make_tuner(path, trials=4), make_tuner(path, trials=4)
+    next_command.began = time.time()
+    assert same_command.run(objective(again), together=together).trials == 4
+    assert again == []
+    assert next_command.result().trials == 3
+    assert next_command.run(objective(again), together=together).trials == 4
+    assert again == [seen[1]]
+    assert next_command.run(objective(again), together=together).trials == 4
+    assert again == [seen[1]]
+
+
+def test_what_failed_by_itself_is_not_tried_again(tmp_path):
+    make_tuner(tmp_path / "journal", trials=3).run(failing([], 1, diverged=True))
+    tuner, seen = make_tuner(tmp_path / "journal", trials=3), []
+    tuner.began = time.time()
+    assert tuner.run(objective(seen)).trials == 3
+    assert seen == []
+
+
+@pytest.mark.parametrize("place", ["tell", "enqueue_trial", "set_trial_user_attr"])
+def test_a_kill_while_a_trial_is_told_or_asked_for_again_costs_none(tmp_path, place):
+    class Killed(BaseException):
+        pass
+
+    def killed_after(call, count, *, before):
+        def wrapped(*args, **options):
+            calls.append(args)
+            if before and len(calls) == count:
+                raise Killed
+            given = call(*args, **options)
+            if len(calls) == count:
+                raise Killed
+            return given
+
+        calls = []
+        return wrapped
+
+    straight, resumed, path = [], [], tmp_path / "journal"
+    make_tuner(pruner="successive_halving").run(objective(straight))
+    first = make_tuner(path, pruner="successive_halving")
+    first.study.tell = killed_after(first.study.tell, 3, before=True)
+    with pytest.raises(Killed):
+        first.run(objective(resumed))
+    if place != "tell":  # the second process is killed too, while it puts right what the first one left
+        second = make_tuner(path, pruner="successive_halving")
+        owner = second.study if place == "enqueue_trial" else second.storage
+        setattr(owner, place, killed_after(getattr(owner, place), 1, before=False))
+        with pytest.raises(Killed):
+            second.run(objective(resumed))
+    last = make_tuner(path, pruner="successive_halving")
+    assert last.result().trials == 2
+    assert last.run(objective(resumed)) == make_tuner(path, pruner="successive_halving").result()
+    assert resumed == [*straight[:3], *straight[2:]]
+
+
+def test_what_is_forgotten_begins_a_new_generation(tmp_path):
+    tuner = make_tuner(tmp_path / "journal")
+    assert tuner.generation == ""
+    tuner.run(objective([]))
+    generations = set()
+    for _ in range(2):
+        tuner.forget()
+        again = make_tuner(tmp_path / "journal")
+        assert again.result().trials == 0
+        generations |= {again.generation}
+    assert len(generations) == 2
+    assert make_tuner(tmp_path / "journal", seed=1).generation == ""
 
 
 def test_trials_left_from_a_killed_group_are_asked_for_again(tmp_path):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import InputError
-from bench.spec import Arm, Purpose, RunResult, RunSpec, Status
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, canonical_json
 from bench.tracking.frames import FoundRun
 from bench.tracking.live import EPOCH
 from bench.tracking.store import RunStore
@@ -204,6 +204,27 @@ class StoreContract:
         assert list(frame.status) == ["done", "pruned", "failed"]
         assert list(frame.param_learning_rate) == [0.1, 0.2, 0.3]
         assert len(store.trials_frame([ARMS["scratch"].key])) == 0
+
+    def test_only_what_has_the_tags_is_taken(self, uri):
+        """A trial of another tuning, and a run of before all was forgotten, are none that were asked for."""
+        store = new_store(uri)
+        _, arm = open_levels(store)
+        trial, final = spec(purpose=Purpose.TRIAL), spec(seed=1)
+        tuning, other = ({"bench.tuning": canonical_json([pruner, 0])} for pruner in ("median", "none"))
+        failed = RunResult(trial, Status.FAILED, error="loss is NaN", diverged=True)
+        record(store, arm, trial, trial=1, **tuning)
+        record(store, arm, trial, failed, trial=2, **tuning)
+        record(store, arm, final, **{"bench.generation": "a"})
+        assert store.result(trial, {"trial": "1", **tuning}).metrics == done(trial).metrics
+        assert store.result(trial, {"trial": "2", **tuning}).diverged
+        assert store.result(trial, {"trial": "1", **other}) is None
+        for tags, there in (
+            ({}, True),
+            ({"bench.generation": "a"}, True),
+            ({"bench.generation": "b"}, False),
+        ):
+            assert bool(store.find([final.key], {"bench.arm_key": final.arm.key, **tags})) is there
+            assert store.has_ended(final.key, 0, tags) is there
 
     def test_curves_and_predictions_come_back_as_they_were_logged(self, uri, tmp_path):
         store = new_store(uri)

@@ -101,6 +101,7 @@ class LiveRun:
             "bench.status": result.status.value,
             "bench.environment": canonical_json(dict(result.environment)),
             "bench.error": result.error,
+            "bench.diverged": "yes" if result.diverged else "",
             "bench.not_finite": ", ".join(self._not_finite),
         }
         tags = {name: text for name, text in tags.items() if text}

@@ -13,7 +13,7 @@ from bench.errors import InputError, StoreAwayError
 from bench.spec import RunResult, RunSpec, digest
 from bench.tracking import address
 from bench.tracking.frames import FoundRun
-from bench.tracking.live import End, Point
+from bench.tracking.live import NOTHING, End, Point
 from bench.tracking.reading import ENDED
 from bench.tracking.spool import Spool
 from bench.tracking.store import RunStore
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds between two tries to reach a store that is away
 BEGUN = "bench.begun"  # the tag by which a run is known before the store has given it an id
+OPENED = (
+    "bench.opened."  # the same of one that was there before, with what stood for its id: it may have several
+)
 WAITING = "waiting-"  # prefix of an id that the store did not give
 
 
@@ -32,8 +35,8 @@ class PatientStore(RunStore):
     store delivers it first.
     """
 
-    def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
-        super().__init__(uri, experiment, create=create)
+    def __init__(self, uri: str | None, experiment: str, experiment_id: str = "") -> None:
+        super().__init__(uri, experiment, experiment_id=experiment_id)
         self._spool = Spool(paths.home() / "spool" / digest([self.uri, experiment])[:16])
         self._ids: dict[str, str] = {}
         self._known: dict[str, FoundRun] = {}
@@ -98,22 +101,22 @@ class PatientStore(RunStore):
         """End a run that a killed process left, now or after what it had left to be delivered."""
         self._now_or_later("end_leftover", run_id)
 
-    def find(self, keys: Iterable[str], arm_key: str | None = None) -> dict[str, FoundRun]:
+    def find(self, keys: Iterable[str], tags: Mapping[str, str] = NOTHING) -> dict[str, FoundRun]:
         """Return the final runs that are DONE; of a store that is away, those that were found before."""
         wanted = list(keys)
         with suppress(StoreAwayError):
-            self._known |= super().find(wanted, arm_key)
+            self._known |= super().find(wanted, tags)
         return {key: self._known[key] for key in wanted if key in self._known}
 
-    def has_ended(self, key: str, since: float) -> bool:
+    def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
         """Say whether a final run has ended, in the store or in what waits for it."""
         if key in self._waiting_keys():
             return True
         with suppress(StoreAwayError):
-            return super().has_ended(key, since)
+            return super().has_ended(key, since, tags)
         return key in self._known
 
-    def result(self, spec: RunSpec, trial: int) -> RunResult | None:
+    def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
         """Return what came of a trial, if it is stored and the store can be asked.
 
         Raises:
@@ -122,7 +125,7 @@ class PatientStore(RunStore):
         if spec.key in self._waiting_keys():
             self.settle()
         with suppress(StoreAwayError):
-            return super().result(spec, trial)
+            return super().result(spec, tags)
         return None
 
     def _now_or_later(self, name: str, *arguments: Any) -> str | None:
@@ -180,12 +183,15 @@ class PatientStore(RunStore):
             return self._create_once(first, *rest)
         if name == "open":
             title, tags, params = rest
-            return super()._open(title, {**self._with_parent(tags), BEGUN: first}, params)
+            opened = {OPENED + first: "later"} if self._delivering else {}
+            return super()._open(title, {**self._with_parent(tags), **opened}, params)
         run_id = self._real(first)
         if name == "write":
             points, params, tags = rest
             super().write(run_id, [Point(*point) for point in points], params, tags)
         elif name == "upload":
+            if not Path(rest[1]).exists():  # to MLflow this would look like a store that is away
+                raise InputError("the file that was to be kept is gone", str(rest[1]))
             super().upload(run_id, rest[0], Path(rest[1]))
         elif name == "log_text":
             super().log_text(run_id, *rest)
@@ -212,7 +218,9 @@ class PatientStore(RunStore):
         if not run_id.startswith(WAITING):
             return run_id
         if run_id not in self._ids:
-            found = self._search(f"tags.\"{BEGUN}\" = '{run_id.removeprefix(WAITING)}'")
+            begun = run_id.removeprefix(WAITING)
+            created, opened = f"tags.\"{BEGUN}\" = '{begun}'", f"tags.\"{OPENED}{begun}\" = 'later'"
+            found = self._search(created) or self._search(opened)
             if not found:
                 raise StoreAwayError(f"the run {run_id} is not delivered yet", address.shown(self.uri))
             self._ids[run_id] = str(found[0].info.run_id)

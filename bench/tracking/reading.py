@@ -4,7 +4,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.spec import Purpose, RunResult, RunSpec, Status
 from bench.tracking import address, frames
 from bench.tracking.frames import COSTS, FoundRun, FoundStudy
-from bench.tracking.live import EPOCH
+from bench.tracking.live import EPOCH, NOTHING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,17 +30,15 @@ class StoredRuns:
     experiment_id: str
     _client: Any  # MLflow's, each of whose failures is one line
 
-    def find(self, keys: Iterable[str], arm_key: str | None = None) -> dict[str, FoundRun]:
+    def find(self, keys: Iterable[str], tags: Mapping[str, str] = NOTHING) -> dict[str, FoundRun]:
         """Return the final runs that are DONE, by key; of several with one key the newest.
 
         Args:
             keys: of the runs wanted.
-            arm_key: of the arm that they belong to, if they belong to one: then only its runs are read.
+            tags: which they all have, such as the key of their arm: only such runs are read.
         """
-        arm = f" and tags.\"bench.arm_key\" = '{arm_key}'" if arm_key else ""
-        return frames.by_key(
-            self._ended(Purpose.FINAL, f" and tags.\"bench.status\" = 'done'{arm}"), list(keys)
-        )
+        done = self._ended(Purpose.FINAL, _having({"bench.status": Status.DONE.value, **tags}))
+        return frames.by_key(done, list(keys))
 
     def studies(self) -> list[FoundStudy]:
         """Return the studies' runs: those that go on, then the others, the one that ended last first."""
@@ -59,9 +57,10 @@ class StoredRuns:
         """Return an arm's runs that came to an end by themselves, newest first."""
         return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'")
 
-    def has_ended(self, key: str, since: float) -> bool:
+    def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
         """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
-        runs = self._search(f"tags.\"bench.run_key\" = '{key}' and tags.purpose = 'final'")
+        own = {"bench.run_key": key, **tags}
+        runs = self._search(f"tags.purpose = '{Purpose.FINAL.value}'{_having(own)}")
         states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
         return any(
             state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
@@ -69,9 +68,10 @@ class StoredRuns:
             if info.status in ENDED
         )
 
-    def result(self, spec: RunSpec, trial: int) -> RunResult | None:
-        """Return what came of a trial, if it is stored."""
-        same = f"tags.\"bench.run_key\" = '{spec.key}' and tags.trial = '{trial}'"
+    def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
+        """Return what came of a trial, if it is stored with these tags: its number, and how it was tuned."""
+        own = {"bench.run_key": spec.key, **tags}
+        same = f"tags.purpose = '{Purpose.TRIAL.value}'{_having(own)}"
         ended = [run for run in self._search(same) if run.info.status in ENDED]
         found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
         if not found:
@@ -85,6 +85,7 @@ class StoredRuns:
             metrics={name: value for name, value in found.metrics.items() if "/" in name},
             curve=tuple(self._curve(ended[0])),
             error=found.tags.get("bench.error", ""),
+            diverged="bench.diverged" in found.tags,
             **costs,
         )
 
@@ -192,6 +193,10 @@ class StoredRuns:
             runs += page
             if not (token := page.token):
                 return runs
+
+
+def _having(tags: Mapping[str, str]) -> str:
+    return "".join(f" and tags.\"{name}\" = '{value}'" for name, value in tags.items())
 
 
 def _who(run: FoundRun) -> dict[str, Any]:

@@ -43,8 +43,10 @@ class Spool:
             name: of the call.
             arguments: of JSON types, or paths of files, which are copied.
         """
-        kept = [str(self._keep(a)) if isinstance(a, Path) else a for a in arguments]
-        with locked(self._folder / "adding.lock"):
+        with locked(
+            self._folder / "adding.lock"
+        ):  # also for the files: who delivers the last call removes all
+            kept = [str(self._keep(a)) if isinstance(a, Path) else a for a in arguments]
             drop_half_line(self._calls)
             with self._calls.open("ab") as file:
                 file.write(json.dumps([name, kept]).encode() + b"\n")

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -72,24 +72,30 @@ class RunStore(StoredRuns):
         uri: see `address.resolve_uri`.
         experiment: its name. Several processes may create it at once.
         create: whether to create it if it is missing.
+        experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
 
     Raises:
         NotStoredError: if the store or the experiment is missing and is not to be created.
         InputError: here and in every method, if the store can't be reached or used; one line that names it.
     """
 
-    def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
+    def __init__(
+        self, uri: str | None, experiment: str, *, create: bool = True, experiment_id: str = ""
+    ) -> None:
         for name, value in SETTINGS.items():  # before mlflow is imported anywhere
             os.environ.setdefault(name, value)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
         self.uri = address.resolve_uri(uri)
+        self._client: Any = _Explained(self.uri)
+        self.experiment_id = experiment_id
+        if experiment_id:
+            return
         file = address.sqlite_file(self.uri)
         if not create and file and not file.exists():
             raise NotStoredError("there is no run store", address.shown(self.uri), "run `bench run` first")
         with address.one_at_a_time(self.uri):
             _make_database(file)
             address.prepare(self.uri)
-            self._client: Any = _Explained(self.uri)
             self.experiment_id = self._experiment(experiment, create=create)
 
     def _experiment(self, name: str, *, create: bool) -> str:
@@ -325,11 +331,15 @@ class _Explained:
     """An MLflow client each of whose failures is one line that names the store."""
 
     def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @cached_property
+    def _client(self) -> Any:
+        """MLflow's client, made when it is first used: making one for a database asks the database."""
         from mlflow import MlflowClient
 
-        self._uri = uri
-        with _explained(uri):
-            self._client = MlflowClient(uri, uri)
+        with _explained(self._uri):
+            return MlflowClient(self._uri, self._uri)
 
     @property
     def database(self) -> Any:

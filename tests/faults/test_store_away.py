@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import ExitStack, closing, contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from postgres import running_postgres
 from test_kills import count_differences
-from tracking_contract import done, free_port, open_levels, spec
+from tracking_contract import ARMS, done, free_port, open_levels, spec
 
 from bench.errors import StoreAwayError
 from bench.gathering import EXPERIMENT
@@ -119,6 +120,24 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
         process.join()
         server.start()
     found = bench.finish(home, *STRATEGY, *uri)
+    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert count_differences(expected, found) == (0, 0)
+
+
+def test_processes_that_begin_while_the_server_is_away(bench, server, tmp_path):
+    home, log = tmp_path / "home", tmp_path / "home" / "log"
+    crew = ("--jobs", "2", *STRATEGY[2:])
+    expected = bench.finish(tmp_path / "undisturbed", *crew)
+    crew += ("--tracking-uri", server.url)
+    process = bench.start(home, *crew)
+    wait_for(log, "loading torch")  # the study is open; its processes take seconds to begin
+    server.stop()
+    wait_for(log, "what is logged waits in")
+    wait_for(log, "full: trial 1/5")
+    server.start()
+    process.join(240)
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    found = bench.finish(home, *crew)
     assert not list((home / "spool").glob("*/calls.jsonl"))
     assert count_differences(expected, found) == (0, 0)
 
@@ -228,8 +247,62 @@ def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
         live.finish(done(trial))
         after = PatientStore(uri, "toy")
         with pytest.raises(StoreAwayError, match="wait in"):
-            after.result(trial, 0)
-    assert after.result(trial, 0).metrics == done(trial).metrics
+            after.result(trial, {"trial": "0"})
+    assert after.result(trial, {"trial": "0"}).metrics == done(trial).metrics
+
+
+def test_an_arm_that_was_opened_while_the_store_was_away_is_known_to_all(locked_database):
+    """One process opens it, delivers that and opens it again; another one ends it by what it was told."""
+    uri, lock = locked_database
+    first, crew = PatientStore(uri, "toy"), PatientStore(uri, "toy")
+    study, before = open_levels(first)
+    first.close(before, "FINISHED")
+    with lock():
+        arm = crew.open_arm(study, ARMS["full"], {}, {}, "plan")
+    assert arm.startswith("waiting-")
+    crew.settle()
+    assert crew.open_arm(study, ARMS["full"], {"best.learning_rate": "1"}, {}, "plan") == before
+    first.close(arm, "FINISHED")
+    first.settle()
+    assert first._client.get_run(before).info.status == "FINISHED"
+
+
+def test_a_store_that_is_away_when_a_process_begins():
+    store = PatientStore(f"http://127.0.0.1:{free_port()}", "toy", experiment_id="1")
+    assert store._create("trial 1", {}).startswith("waiting-")
+
+
+def test_a_file_that_comes_while_others_are_delivered_is_kept(locked_database, tmp_path):
+    uri, _ = locked_database
+    store, other = PatientStore(uri, "toy"), PatientStore(uri, "toy")
+    run_id = store._create("trial 1", {})
+    weights = tmp_path / "weights"
+    weights.write_text("w")
+    store._spool.add("write", run_id, [], {}, {"waits": "yes"})
+    keep, deliverer = other._spool._keep, threading.Thread(target=store._try_again)
+
+    def keep_while_others_are_delivered(file):
+        kept = keep(file)
+        deliverer.start()
+        deliverer.join(2)
+        return kept
+
+    other._spool._keep = keep_while_others_are_delivered
+    other._spool.add("upload", run_id, "weights", weights)
+    deliverer.join()
+    other.settle()
+    assert Path(store._client.download_artifacts(run_id, "weights")).read_text() == "w"
+
+
+def test_a_file_that_is_gone_holds_up_nothing(locked_database, tmp_path, caplog):
+    uri, _ = locked_database
+    store = PatientStore(uri, "toy")
+    run_id = store._create("trial 1", {})
+    store._spool.add("upload", run_id, "weights", str(tmp_path / "gone"))
+    store._spool.add("close", run_id, "FINISHED", 1)
+    store.settle()
+    assert "is refused" in caplog.text
+    assert store._client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_run_that_waits_without_its_end_is_done_again(locked_database):
