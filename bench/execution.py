@@ -1,16 +1,17 @@
-"""On what, and in which precision, a study computes: chosen once, by what the device can do, and logged."""
+"""On what, in which precision, and whether compiled a study computes: chosen once, by measurement, logged."""
 
 import contextlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.environment import describe, usable_cpus
 from bench.errors import InputError
@@ -18,22 +19,50 @@ from bench.paths import cache, locked, write_text
 from bench.spec import digest
 from bench.study import Training
 
+log = logging.getLogger(__name__)
+
 AMPERE = (8, 0)  # the first CUDA capability with bfloat16 and TF32
 MUCH_FASTER = 0.75  # of the time in full precision: worth its loss, and more than noise between two machines
+LONG = 1800.0  # seconds that a study's steps take, from where on compiling one, for a minute or two, is tried
+MOST_GRAPHS = 64  # of one model in a process: two sizes of batches for each number of labels
+PAYS = 2.0  # times what compiling takes that it must save
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A device, as torch names it, and the precision of the forward pass in training."""
+    """How a study computes.
+
+    Args:
+        device: as torch names it.
+        precision: of the forward pass in training.
+        compiled: sizes of the batches for which a training step is compiled.
+    """
 
     device: str
     precision: str
+    compiled: tuple[int, ...] = ()
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Return the context of a forward pass."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
+
+    def forward(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return what does the forward pass of a training step; predictions are never compiled.
+
+        Modules of one structure share what was compiled: in a process at once, in another one after some
+        seconds, from the cache. A graph for any size would be as slow as none (measured on a CPU).
+        """
+        if not self.compiled:
+            return module
+        torch._dynamo.config.recompile_limit = MOST_GRAPHS  # noqa: SLF001
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on a CPU
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "compiled"))
+        # Dropout as without; and no processes beside this one.
+        options: dict[str, Any] = {"fallback_random": True, "compile_threads": 1}
+        compiled = torch.compile(module, fullgraph=True, dynamic=False, options=options)
+        return lambda images: (compiled if len(images) in self.compiled else module)(images)
 
 
 def choose_device(wish: str) -> str:
@@ -81,45 +110,105 @@ def choose_precision(training: Training, device: str, model: Callable[[], nn.Mod
         return "fp32"
     if device.startswith("cuda"):
         return "bf16"
-    return _measured_precision(model, device, image_size, training.batch_size)
-
-
-def _measured_precision(model: Callable[[], nn.Module], device: str, image_size: int, batch_size: int) -> str:
     built = model()
-    shapes = [[name, list(p.shape)] for name, p in built.named_parameters()]
-    key = digest([describe(device, commit=False), shapes, image_size, batch_size])[:32]
-    kept = cache() / "precision" / f"{key}.json"
+    seconds = {
+        precision: _measured_step(built, Execution(device, precision), image_size, training.batch_size)[1]
+        for precision in ("fp32", "bf16")
+    }
+    return "bf16" if seconds["bf16"] < MUCH_FASTER * seconds["fp32"] else "fp32"
+
+
+def compiled_where_it_pays(
+    execution: Execution,
+    training: Training,
+    model: Callable[[], nn.Module],
+    image_size: int,
+    steps: Mapping[int, int],
+) -> Execution:
+    """Return the execution, compiled if the study asks for it, or if that is found to pay.
+
+    It is tried only where the steps take `LONG` without; what was found is kept in the cache, and so is the
+    compiled code.
+
+    Args:
+        execution: without.
+        training: its wish matters.
+        model: makes a fresh model to measure with, all of whose stages are trained.
+        image_size: pixels.
+        steps: size of a batch to the number of steps that the study takes on such, with all stages trained.
+
+    Raises:
+        InputError: if the study asks for it, and the model can't be compiled here.
+    """
+    wish = training.compile
+    if wish == "never":
+        return execution
+    built, compiled = model(), replace(execution, compiled=tuple(steps))
+    try:
+        if wish is None and not _pays(built, execution, compiled, image_size, steps):
+            return execution
+        for size in steps:
+            _time_step(built, compiled, image_size, size)  # what was measured may be of another process
+    except Exception as error:  # a compiler that is missing, a model that it can't take, no memory
+        reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        if wish == "always":
+            what = f"the model can't be compiled here ({reason})"
+            raise InputError(what, "training.compile", "leave it out") from error
+        log.warning("bench: training steps are not compiled (%s)", reason)
+        return execution
+    return compiled
+
+
+def _pays(
+    model: nn.Module, execution: Execution, compiled: Execution, image_size: int, steps: Mapping[int, int]
+) -> bool:
+    eager = {size: _measured_step(model, execution, image_size, size)[1] for size in steps}
+    if sum(count * eager[size] for size, count in steps.items()) < LONG:
+        return False
+    saved = cost = 0.0
+    for size, count in steps.items():
+        first, later = _measured_step(model, compiled, image_size, size)
+        saved += count * (eager[size] - later)
+        cost += first - later
+    return saved >= PAYS * cost
+
+
+def _measured_step(
+    model: nn.Module, execution: Execution, image_size: int, batch_size: int
+) -> tuple[float, float]:
+    """Return what `_time_step` does, measured once for a machine, its versions, a model and a batch."""
+    shapes = [[name, list(p.shape)] for name, p in model.named_parameters()]
+    where = describe(execution.device, commit=False)
+    key = digest([where, execution.precision, bool(execution.compiled), shapes, image_size, batch_size])[:32]
+    kept = cache() / "steps" / f"{key}.json"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a cache that can only be read
             stack.enter_context(locked(kept.with_suffix(".lock")))  # of several that begin, one measures
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return _faster(**json.loads(kept.read_text(encoding="utf-8")))
-        seconds = {
-            precision: _step_seconds(built, Execution(device, precision), image_size, batch_size)
-            for precision in ("fp32", "bf16")
-        }
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            first, later = map(float, json.loads(kept.read_text(encoding="utf-8")))
+            return first, later
+        seconds = _time_step(model, execution, image_size, batch_size)
         with contextlib.suppress(OSError):  # a full disk: measured again next time
             write_text(kept, json.dumps(seconds))
-    return _faster(**seconds)
+    return seconds
 
 
-def _faster(fp32: float, bf16: float) -> str:
-    return "bf16" if bf16 < MUCH_FASTER * fp32 else "fp32"
-
-
-def _step_seconds(model: nn.Module, execution: Execution, image_size: int, batch_size: int) -> float:
-    """Time a training step: the faster of two, after one to warm up."""
+def _time_step(
+    model: nn.Module, execution: Execution, image_size: int, batch_size: int
+) -> tuple[float, float]:
+    """Return the seconds of a first training step, which may compile, and of the faster of two more."""
     images = torch.randn(batch_size, 3, image_size, image_size, device=execution.device)
     images = images.to(memory_format=torch.channels_last)
-    model.to(execution.device).train()
+    forward = execution.forward(model.to(execution.device).train())
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
         with execution.autocast():
-            loss = model(images).float().square().mean()
-        loss.backward()
+            loss = forward(images).float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # then a GPU has done it all
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return seconds[0], min(seconds[1:])
 
 
 def each_on_a_thread(work: Callable[..., None], pieces: Sequence[tuple[Any, ...]], device: str) -> None:

@@ -71,6 +71,11 @@ class TransferPlan:
                 return stage
         return self.stages
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether no stage is frozen in any phase."""
+        return all(all(phase.multipliers) for phase in self.phases)
+
     def matrix(self) -> str:
         """Return the plan as text: a line for each phase."""
         lines = [f"start: {self.start}"]

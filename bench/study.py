@@ -125,6 +125,9 @@ class Training(Part):
     dice: Annotated[float, Field(gt=0)] | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["always", "never"] | None = (
+        None  # of steps that train all stages; not set: where it pays
+    )
 
 
 class Tuning(Part):

@@ -142,6 +142,9 @@ class _Loop:
     losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, each times its images
     rate: float = 0.0  # of the last step
 
+    def __post_init__(self) -> None:
+        self.forward = self.task.execution.forward(self.task.forward)
+
     def epoch(self, multipliers: Sequence[float], result: Trained, phase_end: int) -> Row:
         """Train to the end of the epoch; return its row, without val."""
         task, number = self.task, len(result.curve)
@@ -185,7 +188,7 @@ class _Loop:
         for piece in np.array_split(batch, max(1, min(task.pieces, len(batch) // 2))):
             inputs = task.inputs.train(piece, task.seed, epoch)
             with task.execution.autocast():
-                logits = task.forward(inputs)
+                logits = self.forward(inputs)
             loss = task.targets.loss(logits, piece, task.seed, epoch, task.training)
             (loss * (len(piece) / len(batch))).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach() * len(piece))
@@ -228,7 +231,13 @@ def made_for(task: Task) -> list[Any]:
     """Return what a checkpoint must have been made for to be gone on from."""
     execution = task.execution
     images = [len(task.train), len(task.val)]
-    return [str(torch.__version__), execution.device.partition(":")[0], execution.precision, *images]
+    return [
+        str(torch.__version__),
+        execution.device.partition(":")[0],
+        execution.precision,
+        list(execution.compiled),
+        *images,
+    ]
 
 
 def _load(task: Task, checkpoint: Checkpoint | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from bench.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
 from bench.environment import describe
 from bench.errors import InputError
-from bench.execution import Execution, choose_device, choose_precision, prepare
+from bench.execution import Execution, choose_device, choose_precision, compiled_where_it_pays, prepare
 from bench.features import FeatureStore
 from bench.inputs import Features, Images, Inputs, batches
 from bench.metrics import scores_by_image
@@ -97,6 +98,7 @@ class Worker:
         self.features = FeatureStore()
         self._opened: dict[str, Features] = {}  # by what they are of and the split
         self._yardstick: Yardstick | None = None
+        self._compiled: dict[int, Execution] = {}  # by the number of training images
 
     @cached_property
     def execution(self) -> Execution:
@@ -106,6 +108,20 @@ class Worker:
             study.training, self.device, lambda: self._build("he", 0), study.target.image_size
         )
         return Execution(self.device, precision)
+
+    def _execution_of_all_stages(self, images: int) -> Execution:
+        """Return how the whole model is trained with so many images: compiled, where that pays."""
+        if images not in self._compiled:
+            study, training = self.study, self.study.training
+            strategies = [STRATEGIES[name] for name in study.strategies]
+            plans = [strategy.plan(len(self._stages), strategy.defaults) for strategy in strategies]
+            runs = sum(plan.trains_all for plan in plans) * (study.tuning.trials + study.seeds)
+            sizes = Counter(len(batch) for batch in batches(np.arange(images), training.batch_size))
+            steps = {size: count * runs * training.epochs for size, count in sizes.items()}
+            self._compiled[images] = compiled_where_it_pays(
+                self.execution, training, lambda: self._build("he", 0), study.target.image_size, steps
+            )
+        return self._compiled[images]
 
     def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> Finished:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
@@ -222,6 +238,8 @@ class Worker:
             execution = self.execution
             model = self._build(plan.start, seed).to(self.device)
         inputs, forward = self._inputs(model, plan, parts)
+        if plan.trains_all:
+            execution = self._execution_of_all_stages(len(parts.train))
         return Task(
             model=model,
             forward=forward,
@@ -329,6 +347,7 @@ class Worker:
             environment={
                 **self._environment,
                 "precision": task.execution.precision,
+                **({"compiled": "yes"} if task.execution.compiled else {}),
                 **({"batch": _in_pieces(task.pieces)} if task.pieces > 1 else {}),
             },
         )

@@ -1,13 +1,24 @@
-"""Pieces of work on the threads of a processor: all of them, each alone, and nothing changed after."""
+"""Pieces of work on the threads of a processor: each alone, nothing changed after. Compiled steps."""
 
+import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
-from bench.execution import each_on_a_thread
+from bench.errors import InputError
+from bench.execution import Execution, compiled_where_it_pays, each_on_a_thread
+from bench.inputs import batches
 from bench.models.prefix import Prefix, replica
+from bench.paths import cache
+from bench.strategies import STRATEGIES
+from bench.study import Training
+from bench.training import train
+from tests.test_contract import SIDE, dataset, random_weights, task_for  # noqa: F401 - fixtures
+
+CPU = Execution("cpu", "fp32")
 
 
 @pytest.fixture
@@ -95,3 +106,82 @@ def test_a_replica_has_the_tensors_themselves_and_hooks_of_its_own():
     assert all(a is b for a, b in zip(originals, [*copied.parameters(), *copied.buffers()], strict=True))
     copied[0].register_forward_hook(lambda *_: None)
     assert not module[0]._forward_hooks
+
+
+def small_model():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+
+def found(training, steps, model=small_model):
+    return compiled_where_it_pays(CPU, training, model, 16, {32: steps})
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+
+
+def kept_seconds():
+    return [json.loads(path.read_text()) for path in sorted((cache() / "steps").glob("*.json"))]
+
+
+def test_a_short_study_is_not_compiled_and_a_step_is_measured_once(own_cache):
+    assert found(Training(compile="never"), 10**9) == CPU
+    assert not (cache() / "steps").exists(), "nothing to be decided by a measurement"
+    assert found(Training(), 100) == CPU
+    (seconds,) = kept_seconds()
+    (path,) = (cache() / "steps").glob("*.json")
+    path.write_text("[1, 7]")
+    assert found(Training(), 200) == CPU
+    assert kept_seconds() == [[1, 7]]
+    path.write_text('{"half": ')
+    assert found(Training(), 200) == CPU
+    assert len(kept_seconds()[0]) == len(seconds) == 2
+
+
+class Splitting(torch.nn.Conv2d):
+    """A layer with what can't be compiled in one piece."""
+
+    def forward(self, images):
+        torch._dynamo.graph_break()
+        return super().forward(images)
+
+
+def test_what_cannot_be_compiled_is_said_and_left_alone(caplog):
+    def model():
+        return torch.nn.Sequential(Splitting(3, 8, 3))
+
+    assert found(Training(), 10**9, model) == CPU
+    assert "training steps are not compiled" in caplog.text
+    with pytest.raises(InputError, match="can't be compiled here"):
+        found(Training(compile="always"), 1, model)
+
+
+@pytest.mark.slow
+def test_compiled_where_it_saves_more_than_it_costs(own_cache):
+    long = found(Training(), 10**9)
+    (first, later), (_, eager) = sorted(kept_seconds(), reverse=True)
+    assert first > 10 * later, "compiling is the longer of the first steps"
+    assert bool(long.compiled) is (10**9 * (eager - later) >= 2 * (first - later))
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_what_others_give(dataset, random_weights):  # noqa: F811
+    """For batches of both sizes; what is compiled serves later runs, and predictions go without."""
+    training = Training(epochs=3, batch_size=5, compile="always")
+    source = random_weights("timm/resnet10t")
+
+    def task(way):
+        made = task_for(STRATEGIES["full"], source, dataset)
+        return replace(made, train=made.train[:11], training=training, execution=way)
+
+    sizes = dict.fromkeys(map(len, batches(task(CPU).train, 5)), 1)
+    assert set(sizes) == {3, 4}
+    fast = compiled_where_it_pays(CPU, training, lambda: task(CPU).model, SIDE, sizes)
+    assert set(fast.compiled) == {3, 4}
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    eager, compiled = train(task(CPU)).curve, train(task(fast)).curve
+    assert train(task(fast)).curve == compiled
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    for slow_row, fast_row in zip(eager, compiled, strict=True):
+        assert fast_row == pytest.approx(slow_row, rel=1e-3)
