@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from synthetic import LEVEL, make_evidence, make_study
 
-from bench.analysis.efficiency import _crossover, crossing, efficiency
+from bench.analysis.efficiency import Crossover, Efficiency, _crossover, crossing, efficiency
 from bench.analysis.evidence import Answers
+from bench.report.sizes import draw_efficiency, numbers
 
 SIZES = (10, 100, 1000)
 PAIR = ("full", "feature_extractor")
@@ -94,6 +95,69 @@ def test_a_family_of_studies():
     assert found.words(crossover).startswith("full is ahead of feature_extractor from about ")
     assert found.as_json()["crossovers"][0]["words"] == found.words(crossover)
     assert efficiency(by_size, draws=200) == found
+
+
+@pytest.mark.parametrize(
+    ("outcome", "labels", "high", "words"),
+    [
+        ("crosses", 50.0, 80.0, "full is ahead of feature_extractor from about 50 labels on [20, 80]."),
+        (
+            "crosses",
+            50.0,
+            None,
+            (
+                "The mean of full overtakes that of feature_extractor at about 50 labels "
+                "[20, none in range]; up to 1,000 labels full is not shown to stay ahead."
+            ),
+        ),
+        (
+            "ahead throughout",
+            None,
+            None,
+            (
+                "The mean of full is above that of feature_extractor at every size from 10 to 1,000 labels "
+                "[20, none in range]; up to 1,000 labels full is not shown to stay ahead."
+            ),
+        ),
+        (
+            "none in range",
+            None,
+            None,
+            (
+                "full against feature_extractor: none in range; up to 1,000 labels its mean is not ahead "
+                "for good [20, none in range]."
+            ),
+        ),
+    ],
+)
+def test_no_more_is_said_than_the_interval_shows(outcome, labels, high, words):
+    found = Crossover(*PAIR, outcome, labels, 20.0, high, 3)
+    assert Efficiency("s", "q", "accuracy", SIZES, (), (), (found,), ()).words(found) == words
+
+
+def test_leads_are_the_paired_differences_of_each_size_and_are_drawn():
+    made = {300: evidence({"full": 2.5}), 30: evidence({"full": -0.5}, failed=[("full", 1)])}
+    found = efficiency(made, draws=200)
+    assert [(lead.labels, lead.difference.seeds) for lead in found.leads] == [(30, 2), (300, 3)]
+    means = {(point.strategy, point.labels): point.test.value for point in found.points}
+    lead = found.leads[1].difference
+    assert lead.value == pytest.approx(means["full", 300] - means["feature_extractor", 300])
+    assert lead.low < lead.value < lead.high
+    drawn = numbers(found).set_index(["strategy", "labels"])
+    assert drawn.loc[("full", 300), "difference_low"] == lead.low
+    assert drawn.loc["feature_extractor", "difference"].isna().all()
+    assert found.as_json()["leads"][1]["difference"]["value"] == lead.value
+
+
+def test_who_is_far_behind_does_not_set_the_scale_of_differences():
+    level = {"scratch": -3.0, "full": 1.6}
+    study = make_study(strategies=["scratch", "feature_extractor", "full"])
+    found = efficiency(
+        {size: make_evidence(study, level=LEVEL | level, images=400) for size in (30, 300)}, draws=200
+    )
+    below = draw_efficiency(found).axes[1]
+    assert -0.2 < below.get_ylim()[0] < 0 < below.get_ylim()[1] < 0.2
+    assert [text.get_text() for text in below.texts] == ["full"]
 
 
 def test_missing_and_failed_runs_are_said():

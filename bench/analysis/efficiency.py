@@ -1,4 +1,4 @@
-"""Label efficiency: accuracy against the number of training labels, and from how many on a strategy is ahead.
+"""Label efficiency: accuracy against the number of training labels, and where a strategy overtakes.
 
 The sizes are nested subsets of one pool, with the same validation and test images, so that all sizes are
 resampled together: images within strata, and seeds, n - 1 out of n of each (see `bootstrap`). Both at once
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.analysis.bootstrap import DRAWS, LEVEL, Crossed, Estimate
+from bench.analysis.bootstrap import DRAWS, LEVEL, Crossed, Difference, Estimate
 from bench.analysis.evidence import Answers, Evidence, answers, canonical
 
 REFERENCE = "feature_extractor"  # the frozen backbone
@@ -29,8 +29,21 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """By how much a strategy is ahead of the reference with so many labels: paired by seed and test image.
+
+    The interval is that of one size alone. None: no seed is done in both, or no predictions are stored.
+    """
+
+    strategy: str
+    reference: str
+    labels: int
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
 class Crossover:
-    """From how many labels on a strategy is ahead of the reference, and stays so up to the largest size.
+    """From how many labels on a strategy's mean is above the reference's, up to the largest size.
 
     Args:
         labels: interpolated on a logarithmic scale; None unless it crosses.
@@ -56,6 +69,7 @@ class Efficiency:
     metric: str
     sizes: tuple[int, ...]
     points: tuple[Point, ...]
+    leads: tuple[Lead, ...]
     crossovers: tuple[Crossover, ...]
     notes: tuple[str, ...]
 
@@ -80,13 +94,19 @@ class Efficiency:
         if crossover.outcome == "unknown":
             return f"{who} and {other}: no seed is done at every size, so there is nothing to compare."
         interval = self.interval(crossover)
-        if crossover.outcome == "crosses":
+        sure = crossover.high is not None
+        if crossover.outcome == "none in range":
+            opening = f"{who} against {other}: none in range"
+            return f"{opening}; up to {last} labels its mean is not ahead for good{interval}."
+        if crossover.outcome == "crosses" and sure:
             return f"{who} is ahead of {other} from about {crossover.labels:,.0f} labels on{interval}."
-        if crossover.outcome == "ahead throughout":
+        if sure:
             return f"{who} is ahead of {other} at every size from {first} to {last} labels{interval}."
-        return (
-            f"{who} against {other}: none in range; up to {last} labels it is not ahead for good{interval}."
-        )
+        where = f"overtakes that of {other} at about {crossover.labels or 0:,.0f} labels"
+        if crossover.outcome == "ahead throughout":
+            where = f"is above that of {other} at every size from {first} to {last} labels"
+        doubt = f"up to {last} labels {who} is not shown to stay ahead"
+        return f"The mean of {who} {where}{interval}; {doubt}."
 
     def interval(self, crossover: Crossover) -> str:
         """Return a crossover's interval with a blank in front; nothing where all resamples say the same."""
@@ -116,23 +136,23 @@ def efficiency(
     study = by_size[sizes[0]].study
     balanced = study.metric == "balanced_accuracy"
     found = {size: answers(by_size[size]) for size in sizes}
+    crossed = {size: _crossed(found[size], balanced, draws, seed) for size in sizes}
     strategies = canonical(name for size in sizes for name in by_size[size].strategies)
     points = tuple(
-        Point(name, size, _estimate(found[size], name, balanced, draws, seed))
+        Point(name, size, _estimate(found[size], crossed[size], name))
         for name in strategies
         for size in sizes
     )
-    others = [name for name in strategies if name != reference]
-    crossovers = tuple(
-        _crossover(found, (name, reference), balanced, draws, seed)
-        for name in others
-        if reference in strategies
+    pairs = [(name, reference) for name in strategies if name != reference and reference in strategies]
+    leads = tuple(
+        Lead(*pair, size, _difference(found[size], crossed[size], pair)) for pair in pairs for size in sizes
     )
+    crossovers = tuple(_crossover(found, pair, balanced, draws, seed) for pair in pairs)
     notes = [f"{size:,} labels: {line}." for size in sizes for line in by_size[size].lacking]
     if reference not in strategies:
         notes.append(f"{reference} is not among the strategies, so there is nothing to cross.")
     return Efficiency(
-        study.name, study.question, study.metric, tuple(sizes), points, crossovers, tuple(notes)
+        study.name, study.question, study.metric, tuple(sizes), points, leads, crossovers, tuple(notes)
     )
 
 
@@ -157,11 +177,24 @@ def crossing(sizes: Sequence[float], differences: np.ndarray) -> np.ndarray:
     return result
 
 
-def _estimate(found: Answers, strategy: str, balanced: bool, draws: int, seed: int) -> Estimate | None:
-    rows = [row for (name, _), row in found.rows.items() if name == strategy]
-    if not rows or not found.images:
+def _crossed(found: Answers, balanced: bool, draws: int, seed: int) -> Crossed | None:
+    if not found.rows or not found.images:
         return None
-    return Crossed(found.correct, _strata(found.targets, balanced), draws, seed).estimate(rows)
+    return Crossed(found.correct, _strata(found.targets, balanced), draws, seed)
+
+
+def _estimate(found: Answers, crossed: Crossed | None, strategy: str) -> Estimate | None:
+    rows = [row for (name, _), row in found.rows.items() if name == strategy]
+    return crossed.estimate(rows) if crossed and rows else None
+
+
+def _difference(found: Answers, crossed: Crossed | None, pair: tuple[str, str]) -> Difference | None:
+    """Return the first of a pair of strategies minus the second, on the seeds that both have."""
+    one, other = ({seed: row for (name, seed), row in found.rows.items() if name == mine} for mine in pair)
+    seeds = sorted(set(one) & set(other))
+    if crossed is None or not seeds:
+        return None
+    return crossed.difference([one[s] for s in seeds], [other[s] for s in seeds])
 
 
 def _strata(targets: np.ndarray, balanced: bool) -> np.ndarray:

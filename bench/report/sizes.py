@@ -1,7 +1,7 @@
 """The report on several numbers of training labels: accuracy against labels, and where strategies cross."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +14,22 @@ from bench.analysis.efficiency import Efficiency, Point
 from bench.report import forms
 from bench.report.pages import put, render_page
 from bench.report.picture import take
-from bench.report.style import WIDTH, Label, label_right, look, theme
+from bench.report.style import MUTED, WIDTH, Label, label_right, look, theme
 from bench.report.tables import NOTHING
 from bench.study import metric_in_words
 
 TITLE = "Accuracy against the number of training labels"
-CAPTION = (
-    "Marker and bar: mean and 95 % interval over seeds and test images together. The axis of labels is "
-    "logarithmic. Every size is tuned and run like a study of its own; the smaller training sets are part of "
-    "the larger ones, validation and test images are the same."
+MEANS = "Mean and 95 % interval over seeds and test images together."
+LEADS = (
+    "Below: paired difference to {reference} with its 95 % interval, of that size alone; a tick on the zero "
+    "line: where the mean overtakes. Differences beyond {furthest} are not shown."
 )
+MADE = (
+    "Every size is tuned and run like a study of its own; the smaller training sets are part of the larger "
+    "ones, validation and test images are the same."
+)
+FURTHEST = 0.15  # differences beyond it don't set the scale, so that crossings can be seen
+Drawn = tuple[int, float, float, float]  # labels, value, low, high
 
 
 def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Path) -> None:
@@ -35,7 +41,7 @@ def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Pa
             numbers(summary),
             name="efficiency",
             title=TITLE,
-            caption=CAPTION,
+            caption=caption(summary),
             alt=" ".join(said) or TITLE,
         )
     headers, rows = table(summary)
@@ -58,16 +64,23 @@ def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Pa
     put(folder, files, [picture])
 
 
+def caption(summary: Efficiency) -> str:
+    """Return how to read the figure."""
+    below = LEADS.format(reference=summary.leads[0].reference, furthest=FURTHEST) if summary.leads else ""
+    return " ".join(filter(None, (MEANS, below, MADE)))
+
+
 def numbers(summary: Efficiency) -> pd.DataFrame:
     """Return what is drawn: a row for each strategy and size."""
-    rows = [
-        (p.strategy, p.labels, p.test.value, p.test.low, p.test.high, p.test.seeds)
-        for p in summary.points
-        if p.test
-    ]
-    return pd.DataFrame(
-        rows, columns=["strategy", "labels", f"test_{summary.metric}", "low", "high", "seeds"]
-    )
+    leads = {(lead.strategy, lead.labels): lead.difference for lead in summary.leads}
+    rows = []
+    for p in summary.points:
+        if p.test:
+            d = leads.get((p.strategy, p.labels))
+            lead = (d.value, d.low, d.high) if d else (None, None, None)
+            rows.append((p.strategy, p.labels, p.test.value, p.test.low, p.test.high, p.test.seeds, *lead))
+    columns = ["strategy", "labels", f"test_{summary.metric}", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high"])
 
 
 def table(summary: Efficiency) -> tuple[list[str], list[list[str]]]:
@@ -85,35 +98,72 @@ def table(summary: Efficiency) -> tuple[list[str], list[list[str]]]:
             row.append(f"{from_}{summary.interval(found)}")
         rows.append(row)
     reference = next((c.reference for c in summary.crossovers), "the frozen backbone")
-    return ["Strategy", *(f"{size:,} labels" for size in summary.sizes), f"Ahead of {reference} from"], rows
+    return [
+        "Strategy",
+        *(f"{size:,} labels" for size in summary.sizes),
+        f"Mean overtakes {reference} at",
+    ], rows
 
 
 def draw_efficiency(summary: Efficiency) -> Figure:
-    """Draw mean and interval of each strategy by number of labels, and the crossovers as rules below."""
-    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xscale("log")
+    """Draw each strategy's mean by number of labels; below, how far it is ahead of the reference."""
+    figure = Figure(figsize=(WIDTH, 6.6 if summary.leads else 4.4), layout="constrained")
+    panels = list(figure.subplots(1 + bool(summary.leads), sharex=True, squeeze=False).flat)
+    panels[0].set_xscale("log")
+    points: dict[str, list[Drawn]] = {
+        strategy: [(p.labels, p.test.value, p.test.low, p.test.high) for p in summary.of(strategy) if p.test]
+        for strategy in summary.strategies
+    }
+    _lines(panels[0], points)
+    panels[0].set_ylabel(f"test {metric_in_words(summary.metric)}")
+    if summary.leads:
+        _draw_leads(panels[1], summary)
+    _ticks(panels[-1], summary)
+    panels[-1].set_xlabel("training labels (log scale)")
+    return figure
+
+
+def _draw_leads(axes: Axes, summary: Efficiency) -> None:
+    """Draw the paired differences to the reference and where the means cross."""
+    points: dict[str, list[Drawn]] = {
+        strategy: [
+            (lead.labels, d.value, d.low, d.high)
+            for lead in summary.leads
+            if lead.strategy == strategy and (d := lead.difference)
+        ]
+        for strategy in summary.strategies
+    }
+    ends = [end for own in points.values() for _, *values in own for end in values]
+    low, high = max(min(ends, default=0.0), -FURTHEST), min(max(ends, default=0.0), FURTHEST)
+    axes.set_ylim(min(low, -0.02) - 0.01, max(high, 0.02) + 0.01)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    shifts = _lines(axes, points)
+    for crossover in summary.crossovers:
+        if crossover.labels is not None:
+            place, colour = crossover.labels * shifts[crossover.strategy], look(crossover.strategy).colour
+            axes.plot(place, 0, "|", color=colour, markersize=14, markeredgewidth=2)
+    axes.set_ylabel(f"difference to {summary.leads[0].reference}")
+
+
+def _lines(axes: Axes, points: Mapping[str, Sequence[Drawn]]) -> dict[str, float]:
+    """Draw means and intervals by strategy; return by how much each is moved aside."""
+    known = [strategy for strategy, own in points.items() if own]
+    # so that intervals stand side by side
+    shifts = {name: 1.03 ** (place - (len(known) - 1) / 2) for place, name in enumerate(known)}
     labels = []
-    known = [strategy for strategy in summary.strategies if any(p.test for p in summary.of(strategy))]
-    for place, strategy in enumerate(known):
+    for strategy in known:
         style = look(strategy)
-        points = [point for point in summary.of(strategy) if point.test]
-        shift = 1.03 ** (place - (len(known) - 1) / 2)  # so that intervals stand side by side
-        x = [point.labels * shift for point in points]
-        y = [point.test.value for point in points if point.test]
+        x = [size * shifts[strategy] for size, *_ in points[strategy]]
+        y = [value for _, value, *_ in points[strategy]]
         axes.plot(x, y, color=style.colour, marker=style.marker, markersize=6, linewidth=1.5)
-        for at, point in zip(x, points, strict=True):
-            if point.test:
-                ends = (point.test.low, point.test.high)
-                axes.plot((at, at), ends, color=style.colour, linewidth=2.5, alpha=0.4)
+        for at, (*_, low, high) in zip(x, points[strategy], strict=True):
+            axes.plot((at, at), (low, high), color=style.colour, linewidth=2.5, alpha=0.4)
         labels.append(Label(x[-1], y[-1], strategy, style.colour))
-    _ticks(axes, summary)
-    axes.set_xlabel("training labels")
-    axes.set_ylabel(f"test {metric_in_words(summary.metric)}")
     axes.grid(axis="y")
     axes.spines[["top", "right"]].set_visible(False)
-    label_right(axes, labels)
-    return figure
+    low, high = axes.get_ylim()
+    label_right(axes, [label for label in labels if low <= label.y <= high])
+    return shifts
 
 
 def _ticks(axes: Axes, summary: Efficiency) -> None:
