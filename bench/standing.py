@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PUBLISHED = "bench.published"  # the tag of a study's run whose report is among its files
-VERSION = 3  # of reports; one of another version is drawn anew
+VERSION = 4  # of reports; one of another version is drawn anew
 
 
 def read(folder: Path) -> dict[str, Any] | None:

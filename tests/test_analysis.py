@@ -506,6 +506,41 @@ class TestRanks:
         found = rank(self.summaries(*scores))
         assert found.friedman_p == pytest.approx(stats.friedmanchisquare(*zip(*scores, strict=True)).pvalue)
 
+    def test_studies_on_the_same_data_are_one_data_set(self):
+        scores = [(0.9, 0.8, 0.7), (0.7, 0.8, 0.4), (0.5, 0.6, 0.4)]
+        made = [
+            replace(s, data_digest=d)
+            for s, d in zip(self.summaries(*scores), ("same", "same", "other"), strict=True)
+        ]
+        found = rank(made)
+        assert found.scores.to_numpy().tolist() == [pytest.approx([0.8, 0.8, 0.55]), [0.5, 0.6, 0.4]]
+        assert found.scores.index.tolist() == ["s0, s1", "s2"]
+        assert (found.studies, found.difference) == (3, critical_difference(3, 2))
+        assert found.mean == pytest.approx({"full": 1.75, "partial": 1.25, "scratch": 3})
+        assert rank(made[:2]) is None
+
+    def test_the_data_of_a_study_are_those_of_its_evidence(self):
+        made = make_evidence(images=20)
+        made.provenance["data digest"] = "abc"
+        assert summarise(made, draws=50).data_digest == "abc"
+
+    def test_pairs_are_apart_only_if_not_all_are_alike(self, monkeypatch):
+        import scikit_posthocs
+
+        monkeypatch.setattr(scikit_posthocs, "posthoc_nemenyi_friedman", lambda _: np.full((3, 3), 0.01))
+        agree = rank(self.summaries(*[(0.9, 0.8, 0.7)] * 5))
+        differ = rank(self.summaries((0.9, 0.8, 0.7), (0.7, 0.8, 0.9)))
+        assert agree.differ
+        assert len(agree.apart) == 3
+        assert not differ.differ
+        assert differ.apart == []
+
+    def test_a_summary_of_before_its_data_were_known_is_read(self):
+        summary = self.summaries((0.9, 0.8, 0.7))[0]
+        values = summary.as_json()
+        del values["data_digest"]
+        assert Summary.from_json(values).data_digest == ""
+
     def test_critical_difference_is_that_of_the_paper(self):
         """Demsar 2006, section 3.2.2: four classifiers on 14 data sets: 2.569 sqrt(4 5 / (6 14)) = 1.25."""
         assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)

@@ -68,6 +68,7 @@ class Summary:
         notes: what limits the verdict: failures, missing runs, a single seed.
         gain_over: what the best is set against by class; None if there is nothing.
         confused: the pairs of classes that the best confuses most.
+        data_digest: of the images and labels; the same is the same data set. Empty: unknown.
     """
 
     study: str
@@ -86,6 +87,7 @@ class Summary:
     classes: tuple[ClassResult, ...]
     gain_over: str | None
     confused: tuple[Confused, ...]
+    data_digest: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -153,6 +155,7 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         classes=by_class(found, rows, best, against),
         gain_over=against,
         confused=confused(evidence, best),
+        data_digest=str(evidence.provenance.get("data digest", "")),
     )
 
 

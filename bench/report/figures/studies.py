@@ -169,25 +169,34 @@ def ranks(ranked: Ranks) -> Picture:
         text_h_margin=0.03,
     )
     axes.tick_params(labelsize=SMALL)
-    studies, text = len(ranked.scores), f"critical difference {ranked.difference:.2f}"
-    figure.text(
-        0.5, 0.97, f"mean rank over {studies} data sets; {text}", ha="center", va="top", fontsize=SMALL
-    )
+    over, p = _over(ranked), f"p = {ranked.friedman_p:.3f}".replace("= 0.000", "< 0.001")
+    text = f"critical difference {ranked.difference:.2f}" if ranked.differ else f"Friedman {p}"
+    figure.text(0.5, 0.97, f"mean rank over {over}; {text}", ha="center", va="top", fontsize=SMALL)
     apart = "; ".join(f"{one} before {other}" for one, other in ranked.apart) or "no two strategies"
+    tests = f"That all are alike: {p} (Friedman)"
+    if ranked.differ:
+        tests += (
+            f"; mean ranks have to differ by {ranked.difference:.2f} (Nemenyi's test at 0.05; Demsar 2006)."
+        )
+    else:
+        tests += ", so none are told apart and no pairs are tested (Demsar 2006)."
     return take(
         figure,
-        ranked.scores.rank(axis="columns", ascending=False).rename_axis("study").reset_index(),
+        ranked.scores.rank(axis="columns", ascending=False).rename_axis("data_set").reset_index(),
         name="ranks",
         title="Ranks over the data sets",
-        caption=f"Mean rank of each strategy; 1 is best. A bar joins strategies that {studies} data sets "
-        "can't tell apart "
-        f"(Nemenyi's test at 0.05: mean ranks have to differ by {ranked.difference:.2f}; Demsar 2006). "
-        "That all are alike: "
-        f"p = {ranked.friedman_p:.3f} (Friedman). Seeds are averaged first: they are no data sets.",
+        caption=f"Mean rank of each strategy over {over}; 1 is best. A bar joins strategies that can't be "
+        f"told apart. {tests} Seeds, and studies on the same images, are no data sets: averaged first.",
         alt="Mean ranks: "
         + ", ".join(f"{n} {r:.2f}" for n, r in sorted(ranked.mean.items(), key=lambda item: item[1]))
         + f". Told apart: {apart}.",
     )
+
+
+def _over(ranked: Ranks) -> str:
+    """Say what was ranked over: `3 data sets (4 studies)`."""
+    sets = len(ranked.scores)
+    return f"{sets} data sets" + (f" ({ranked.studies} studies)" if ranked.studies > sets else "")
 
 
 def costs(data: pd.DataFrame) -> Picture:
