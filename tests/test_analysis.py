@@ -422,6 +422,15 @@ class TestSummary:
         assert result.train_seconds == pytest.approx(23)  # 22, 23, 24
         assert result.trials == {"done": 6, "pruned": 2, "failed": 0}
 
+    def test_tuning_costs_the_same_whatever_was_stored_before(self):
+        made = make_evidence(make_study(tuning={"trials": 4}), images=20)
+        costs = {"cached_seconds": [1.0, 1.0, 2.0, np.nan], "feature_seconds": [5.0, 5.0, 3.0, 0.0]}
+        for stored in ([6.0, 1.0, 5.0, 7.0], [1.0, 1.0, 2.0, 7.0]):  # features computed, or found
+            own = costs | {"train_seconds": stored, "eval_seconds": 0.5}
+            trials = made.trials.assign(**{k: np.resize(v, len(made.trials)) for k, v in own.items()})
+            result = summarise(replace(made, trials=trials), draws=50).result("partial")
+            assert result.tuning_seconds == (1 + 1 + 2 + 7.5) + (5 + 3)
+
     def test_failures_are_counted_and_never_imputed(self):
         made = make_evidence(failed=[("full", 0), ("scratch", 0), ("scratch", 1), ("scratch", 2)])
         summary = summarise(made, draws=200)

@@ -167,6 +167,19 @@ def of_done(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[pd.MultiIndex.from_frame(rows[key]).isin(done)]
 
 
+def tuning_seconds(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return what each trial costs, whatever happened to be stored before tuning began.
+
+    That is what it takes with its frozen features at hand, and computing these for the first trial of its
+    strategy that reads them. Equal seconds of features tell that they are the same stored features.
+    """
+    spent = trials["train_seconds"].astype(float) + trials["eval_seconds"].astype(float)
+    cached = trials["cached_seconds"].astype(float).fillna(spent).fillna(0.0)  # not kept in earlier runs
+    computed = trials["feature_seconds"].astype(float).fillna(0.0)
+    first = ~pd.DataFrame({"strategy": trials["strategy"], "features": computed}).duplicated()
+    return cached + computed.where(first, 0.0)
+
+
 def answers(evidence: Evidence) -> Answers:
     """Return which done run is right on which image, for the images that all of them have."""
     if evidence.study.task == "segmentation":

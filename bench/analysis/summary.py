@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from bench.analysis.advice import Place, Ruling, judge
 from bench.analysis.bootstrap import DRAWS, Crossed, CrossedRatios, Estimate
 from bench.analysis.compare import POWER, Comparison, compare_all, group, letters
-from bench.analysis.evidence import Answers, Evidence, answers
+from bench.analysis.evidence import Answers, Evidence, answers, tuning_seconds
 from bench.analysis.mistakes import ClassResult, Confused, by_class, confused
 from bench.study import Study, metric_in_words
 
@@ -30,7 +30,7 @@ class Result:
         train_seconds, eval_seconds: mean of a final run, with what it spent on frozen features.
         cached_seconds, uncached_seconds: mean of training and evaluation of a final run that finds its frozen
             features, and of one that has to compute them; the same where nothing is frozen.
-        tuning_seconds: training and evaluation of all trials.
+        tuning_seconds: training and evaluation of all trials, with frozen features computed once.
         trials: number of trials by status.
         errors: distinct reasons of failed runs.
     """
@@ -219,7 +219,7 @@ def _result(
         eval_seconds=_mean(done["eval_seconds"]),
         cached_seconds=cached,
         uncached_seconds=uncached,
-        tuning_seconds=float(trials[["train_seconds", "eval_seconds"]].astype(float).sum().sum()),
+        tuning_seconds=float(tuning_seconds(trials).sum()),
         trials={s: int((trials["status"] == s).sum()) for s in ("done", "pruned", "failed")},
         trainable_parameters=None if parameters is None else round(parameters),
         errors=tuple(sorted(set(runs.loc[runs["status"] == "failed", "error"].dropna().astype(str)))),

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bench.analysis import Evidence, Summary
-from bench.analysis.evidence import canonical
+from bench.analysis.evidence import canonical, tuning_seconds
 from bench.report.figures.results import finish, metric_name, name_seconds, plain_numbers
 from bench.report.picture import Picture, take
 from bench.report.style import MANY, PAPER, WIDE, Label, look
@@ -23,8 +23,7 @@ def _trials(evidence: Evidence, summary: Summary) -> pd.DataFrame:
     trials = evidence.trials
     metric = f"val_{summary.metric}"
     value = trials[metric].astype(float) if metric in trials else pd.Series(np.nan, trials.index)
-    seconds = trials[["train_seconds", "eval_seconds"]].astype(float).fillna(0.0).sum(axis=1)
-    data = trials[["strategy", "trial", "status"]].assign(value=value, seconds=seconds)
+    data = trials[["strategy", "trial", "status"]].assign(value=value, seconds=tuning_seconds(trials))
     by_strategy = data.groupby("strategy", sort=False)
     finished = data["value"].where(data["status"] == "done")
     return data.assign(
@@ -71,7 +70,8 @@ def progress(evidence: Evidence, summary: Summary) -> Picture | None:
         title="What tuning found, and when",
         caption="The best trial so far, by its validation metric, of the trials that were not pruned: "
         "against "
-        "the number of trials, the same for all strategies, and against the seconds that they took.",
+        "the number of trials, the same for all strategies, and against their seconds, with frozen features "
+        "computed once.",
         alt=f"Best validation {metric} after all trials: "
         f"{'; '.join(f'{n} {v:.3f}' for n, v in ends.items())}.",
     )
