@@ -144,6 +144,10 @@ class TestStudyReport:
             assert "| " + " | ".join(row) + " |" in markdown
             assert all(cell in page for cell in row)
 
+    def test_the_protocol_says_what_intervals_take_for_granted(self, written):
+        for name in ("index.html", "report.md"):
+            assert "Where they come in groups" in (written[1] / name).read_text()
+
     def test_every_figure_has_words_for_who_cannot_see_it(self, written):
         evidence, folder = written
         alts = Page((folder / "index.html").read_text()).alts
