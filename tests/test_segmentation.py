@@ -398,4 +398,8 @@ def test_the_report_shows_examples_and_iou_by_class(tmp_path):
     assert iou.groupby("strategy")["iou"].mean().to_dict() == {"full": 1.0, "scratch": 0.0}
     page = (tmp_path / "index.html").read_text()
     assert "IoU of each class" in page
+    for name in ("index.html", "report.md", "tables/comparisons.csv", "tables/comparisons.tex"):
+        text = (tmp_path / name).read_text().lower()
+        assert "cohen" not in text, "an effect size for shares of independent answers"
+    assert json.loads((tmp_path / "summary.json").read_text())["pairs"][0]["effect"] is None
     assert "mean IoU" in page

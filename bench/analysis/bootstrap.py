@@ -98,6 +98,8 @@ class Crossed:
         seed: of the random numbers.
     """
 
+    proportions = True  # the values are shares of independent answers
+
     def __init__(self, correct: np.ndarray, strata: np.ndarray, draws: int = DRAWS, seed: int = 0) -> None:
         self._groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
         self._draws, self._seed = draws, seed
@@ -203,6 +205,8 @@ class CrossedRatios(Crossed):
         draws: number of resamples.
         seed: of the random numbers.
     """
+
+    proportions = False
 
     def __init__(
         self,

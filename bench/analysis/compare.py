@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
 from scipy import special, stats
 
 from bench.analysis.bootstrap import LEVEL, Crossed, Difference
@@ -22,7 +23,8 @@ class Comparison:
     Args:
         place: whether the strategy is ahead, behind, or tied: not distinguishable.
         p_holm: two-sided, corrected for the pairs of its family (Holm 1979).
-        effect: Cohen's h of the two means: 0.2 is small, 0.5 medium, 0.8 large (Cohen 1988, chapter 6).
+        effect: Cohen's h of the two means: 0.2 is small, 0.5 medium, 0.8 large (Cohen 1988, chapter 6). None
+            where they are no shares of independent answers: IoU, and the pixels of an image.
         seeds_ahead, seeds_behind: paired seeds in which the strategy is ahead, is behind.
         margin: the difference from which on the two are told apart, given what the other pairs show: where p
             is what Holm's procedure asks of this pair. None: none would, a single image decides nothing.
@@ -35,7 +37,7 @@ class Comparison:
     place: Relation
     difference: Difference
     p_holm: float
-    effect: float
+    effect: float | None
     seeds_ahead: int
     seeds_behind: int
     margin: float | None
@@ -51,7 +53,7 @@ class Comparison:
             other=self.strategy,
             place=places[self.place],
             difference=replace(d, value=0.0 - d.value, low=0.0 - d.high, high=0.0 - d.low),
-            effect=0.0 - self.effect,
+            effect=None if self.effect is None else 0.0 - self.effect,
             seeds_ahead=self.seeds_behind,
             seeds_behind=self.seeds_ahead,
         )
@@ -140,21 +142,24 @@ def _comparison(
     crossed: Crossed,
 ) -> Comparison:
     """Return a comparison; `alphas`: what Holm's procedure asks of it, and what it asks at most."""
-    from statsmodels.stats.proportion import proportion_effectsize
-
     one, other = (crossed.values[side] for side in sides)
-    means = [min(1.0, max(0.0, float(side.mean()))) for side in (one, other)]
     return Comparison(
         *pair,
         place="tied" if p >= ALPHA else "behind" if difference.value < 0 else "ahead",
         difference=difference,
         p_holm=p,
-        effect=float(proportion_effectsize(*means)),
+        effect=_cohens_h(one, other) if crossed.proportions else None,
         seeds_ahead=int((one > other).sum()),
         seeds_behind=int((one < other).sum()),
         margin=critical(difference, alphas[0], crossed.images),
         detectable=detectable(difference, alphas[1]),
     )
+
+
+def _cohens_h(one: np.ndarray, other: np.ndarray) -> float:
+    from statsmodels.stats.proportion import proportion_effectsize
+
+    return float(proportion_effectsize(*(min(1.0, max(0.0, float(side.mean()))) for side in (one, other))))
 
 
 def critical(difference: Difference, alpha: float, images: int) -> float | None:

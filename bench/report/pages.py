@@ -39,6 +39,7 @@ def write(evidence: Evidence, folder: Path) -> None:
         "headers": headers,
         "rows": rows,
         "pairs": tables.pairs(summary),
+        "effects": tables.has_effects(summary),
         "run_headers": run_headers,
         "runs": runs[:RUNS_SHOWN],
         "more_runs": max(0, len(runs) - RUNS_SHOWN),

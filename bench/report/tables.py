@@ -11,6 +11,7 @@ from bench.analysis.evidence import Evidence, canonical
 from bench.study import metric_in_words
 
 NOTHING = "\N{EN DASH}"
+EFFECT = 3  # where the effect size stands in the table of pairs
 PLACES = {"best": "best", "tied": "tied with best", "behind": "behind", "ahead": "ahead on test"}
 
 
@@ -73,16 +74,18 @@ def verdict(result: Result) -> str:
 
 def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return headers and a row of cells for each pair of strategies."""
-    headers = [
-        "Pair",
-        "Difference [95 %]",
-        "p (Holm)",
-        "Cohen's h",
-        "Seeds ahead",
-        "Could have seen",
-        "Verdict",
-    ]
-    return headers, [_pair(pair) for pair in summary.pairs]
+    headers = ["Pair", "Difference [95 %]", "p (Holm)", "Seeds ahead", "Could have seen", "Verdict"]
+    rows = [_pair(pair) for pair in summary.pairs]
+    if has_effects(summary):
+        headers.insert(EFFECT, "Cohen's h")
+        for row, pair in zip(rows, summary.pairs, strict=True):
+            row.insert(EFFECT, NOTHING if pair.effect is None else number(pair.effect))
+    return headers, rows
+
+
+def has_effects(summary: Summary) -> bool:
+    """Say whether there is an effect size: Cohen's h is for shares of independent answers."""
+    return any(pair.effect is not None for pair in summary.pairs)
 
 
 def _pair(pair: Comparison) -> list[str]:
@@ -91,7 +94,6 @@ def _pair(pair: Comparison) -> list[str]:
         f"{pair.strategy} \N{MINUS SIGN} {pair.other}",
         f"{signed(d.value)} [{signed(d.low)}, {signed(d.high)}]",
         p_words(pair.p_holm).removeprefix("p ").removeprefix("= "),
-        number(pair.effect),
         f"{pair.seeds_ahead} of {d.seeds}",
         NOTHING if pair.detectable is None else f"{pair.detectable:.3f}",
         "not distinguishable" if pair.place == "tied" else f"{pair.strategy} {pair.place}",
@@ -172,7 +174,7 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
             "high": c.difference.high,
             "p": c.difference.p,
             "p_holm": c.p_holm,
-            "cohens_h": c.effect,
+            **({"cohens_h": c.effect} if has_effects(summary) else {}),
             "seeds": c.difference.seeds,
             "seeds_ahead": c.seeds_ahead,
             "seeds_behind": c.seeds_behind,
