@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 
 from bench.analysis import Evidence, summarise
 from bench.analysis.bootstrap import CrossedRatios
+from bench.analysis.compare import compare_all
 from bench.data import MASK_SOURCES, split
 from bench.data.augment import augment, augment_masks
 from bench.data.dataset import NO_LABEL, TEST, TRAIN, VAL
@@ -305,10 +306,20 @@ class TestRatios:
         assert np.isfinite(crossed.values).all()
         assert np.isfinite(crossed.estimate([0]).low)
 
+    def test_without_variance_there_is_no_interval_but_the_value(self):
+        above, below = np.zeros((2, 30, 1)), np.ones((2, 30, 1))
+        crossed = CrossedRatios(above, below, below[0], draws=200)
+        found, estimate = crossed.difference([0], [1]), crossed.estimate([0])
+        assert (found.low, found.value, found.high, found.p) == (0, 0, 0, 1)
+        assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)
+        (pair,) = compare_all({"a": {1: 0}, "b": {1: 1}}, crossed, "a")
+        assert pair.margin is None
+
 
 def evidence_of(masks, runs):
     """Evidence with predictions made of confusion counts: runs is (strategy, seed) to predicted masks."""
-    study = load_study("segmentation_packaged", ["strategies=[scratch, full]", "seeds=2"])
+    changes = ["strategies=[scratch, full]", "seeds=2", "tuning.trials=1"]
+    study = load_study("segmentation_packaged", changes)
     rows, done = [], []
     for (strategy, seed), predicted in runs.items():
         counts = confusions(torch.from_numpy(predicted), torch.from_numpy(masks), 3).numpy()
@@ -360,6 +371,15 @@ def test_the_summary_has_the_mean_iou_of_the_runs_and_the_iou_of_each_class():
     assert json.dumps(summary.as_json())
 
 
+def test_classes_that_no_strategy_finds_are_named():
+    masks = np.random.default_rng(7).integers(0, 3, (6, 8, 8))
+    runs = {(name, 1): np.where(masks == 2, 0, masks) for name in ("scratch", "full")}
+    (note,) = [note for note in summarise(evidence_of(masks, runs), draws=100).notes if "Found by" in note]
+    assert note == "Found by no strategy (IoU below 0.005): c. They count in the mean of all 3."
+    runs["full", 1] = masks
+    assert not [n for n in summarise(evidence_of(masks, runs), draws=100).notes if "Found by" in n]
+
+
 def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
     from bench.palette import paint
     from bench.predictions import _draw
@@ -397,6 +417,8 @@ def test_the_report_shows_examples_and_iou_by_class(tmp_path):
     iou = pd.read_csv(tmp_path / "figures" / "iou_by_class.csv")
     assert iou.groupby("strategy")["iou"].mean().to_dict() == {"full": 1.0, "scratch": 0.0}
     page = (tmp_path / "index.html").read_text()
+    for words in ("tuned hyperparameters", "tuning trial", "best hyperparameters"):
+        assert words not in page, "one trial tunes nothing"
     assert "IoU of each class" in page
     for name in ("index.html", "report.md", "tables/comparisons.csv", "tables/comparisons.tex"):
         text = (tmp_path / name).read_text().lower()

@@ -74,6 +74,7 @@ class Difference:
     """A paired difference with its 95 % interval and two-sided p-value, before any correction.
 
     Args:
+        low, high: both the value where nothing is known of the spread: see `CrossedRatios`.
         error: its standard error; 0 where every image shows the same difference.
         degrees: of freedom of t; None where there is no variance.
     """
@@ -196,7 +197,8 @@ class CrossedRatios(Crossed):
     """Ratios of sums over images, such as IoU, of R runs on the same N images, resampled by image.
 
     The metric is the mean over K ratios (classes), each the sum of its numerators over all images by that of
-    its denominators; a ratio that no drawn image has anything to say on is left out of the mean.
+    its denominators; a ratio that no drawn image has anything to say on is left out of the mean. Where
+    nothing varies there is no interval, only the value: the exact bounds of `Crossed` count right images.
 
     Args:
         numerators: float, shape (R, N, K).
@@ -229,6 +231,15 @@ class CrossedRatios(Crossed):
                 for start in range(0, draws, step)
             ]
         )
+
+    def _score_interval(self, value: float, variance: Variance) -> tuple[float, float]:
+        if self._images_vary and variance.total == 0:
+            return value, value
+        return super()._score_interval(value, variance)
+
+    def _without_variance(self, value: float) -> tuple[float, float]:
+        half, p = super()._without_variance(value)
+        return (0.0 if self._images_vary else half), p
 
     def _most_effective(self, _seeds: int) -> float:
         """An image holds many pixels, so their number sets no limit."""

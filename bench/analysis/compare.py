@@ -151,7 +151,7 @@ def _comparison(
         effect=_cohens_h(one, other) if crossed.proportions else None,
         seeds_ahead=int((one > other).sum()),
         seeds_behind=int((one < other).sum()),
-        margin=critical(difference, alphas[0], crossed.images),
+        margin=critical(difference, alphas[0], crossed.images if crossed.proportions else None),
         detectable=detectable(difference, alphas[1]),
     )
 
@@ -162,12 +162,15 @@ def _cohens_h(one: np.ndarray, other: np.ndarray) -> float:
     return float(proportion_effectsize(*(min(1.0, max(0.0, float(side.mean()))) for side in (one, other))))
 
 
-def critical(difference: Difference, alpha: float, images: int) -> float | None:
-    """Return the size of a difference with this spread whose two-sided p-value is alpha; None: above 1."""
+def critical(difference: Difference, alpha: float, images: int | None) -> float | None:
+    """Return the size of a difference with this spread whose two-sided p-value is alpha.
+
+    None where it is above 1, and where there is neither a spread nor a number of images, each right or wrong.
+    """
     if difference.degrees is not None:
         size = float(stats.t.isf(alpha / 2, difference.degrees)) * difference.error
     else:  # no image differs: the exact bound on how many might
-        size = 1 - (alpha / 2) ** (1 / images) if images > 1 else 2.0
+        size = 1 - (alpha / 2) ** (1 / images) if images and images > 1 else 2.0
     return size if size < 1 else None
 
 

@@ -16,6 +16,7 @@ from bench.analysis.mistakes import ClassResult, Confused, by_class, confused
 from bench.study import Study, metric_in_words
 
 FROZEN = "feature_extractor"
+NEVER_FOUND = 0.005  # IoU below which a class is as good as never predicted
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
     results = tuple(replace(result, letters=lettered.get(result.strategy, "")) for result in results)
     scenario = evidence.study.scenario
     against = _set_against(evidence, best)
+    classes = by_class(found, rows, best, against)
     return Summary(
         study=evidence.study.name,
         question=evidence.study.question,
@@ -151,8 +153,12 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         groups=groups,
         ruling=judge(scenario, places, {c.strategy: c for c in comparisons}) if scenario else None,
         verdict=_verdict(results, comparisons, evidence.study, crossed.images if crossed else 0),
-        notes=(*_notes(evidence, found, results), *_sensitivity(comparisons)),
-        classes=by_class(found, rows, best, against),
+        notes=(
+            *_notes(evidence, found, results),
+            *(_never_found(classes, evidence.study) if found.pixels else ()),
+            *_sensitivity(comparisons),
+        ),
+        classes=classes,
         gain_over=against,
         confused=confused(evidence, best),
         data_digest=str(evidence.provenance.get("data digest", "")),
@@ -275,6 +281,13 @@ def _notes(evidence: Evidence, found: Answers, results: Sequence[Result]) -> tup
     if found.dropped:
         notes.append(f"{_count(found.dropped, 'test image')} left out: not every run has a prediction.")
     return tuple(notes)
+
+
+def _never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]:
+    """Name the classes of masks that no strategy ever finds: an average hides them."""
+    lost = [c.name for c in classes if c.recall and max(c.recall.values()) < NEVER_FOUND]
+    counted = f" They count in the mean of all {len(classes)}." if study.metric == "mean_iou" else ""
+    return (f"Found by no strategy (IoU below {NEVER_FOUND:g}): {_and(lost)}.{counted}",) if lost else ()
 
 
 def _sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:

@@ -170,6 +170,7 @@ def gain(summary: Summary) -> Picture | None:
     what = "the share of each class's test images (their number in brackets) that is right"
     if dense:
         what = "the IoU of each class (in brackets: how many test images show it)"
+    unseen = "; none where no image differs" if dense and any(g.low == g.high for _, g in known) else ""
     left_out = (
         "" if len(shown) == len(known) else f" The {BARS // 2} highest and lowest of {len(known)} classes."
     )
@@ -180,7 +181,7 @@ def gain(summary: Summary) -> Picture | None:
         title=f"Where {summary.best} gains over {summary.gain_over}",
         caption=f"Difference in {what}; "
         "line: 95 % interval, for the class alone and not corrected for the number of "
-        f"classes.{left_out}",
+        f"classes{unseen}.{left_out}",
         alt=f"Gain in {metric_name(summary)} by class: highest {shown[0][0].name} {shown[0][1].value:+.2f}, "
         f"lowest {shown[-1][0].name} {shown[-1][1].value:+.2f}.",
     )

@@ -23,7 +23,7 @@ BESIDE = ("axes fraction", "data")  # x as a share of the axes, y in rows
 COSTS = {  # what is counted, to how its marker is filled
     "one run, frozen features at hand": "full",
     "one run, frozen features computed": "left",
-    "with all tuning": "none",
+    "with all trials": "none",
 }
 
 
@@ -134,13 +134,14 @@ def curves(evidence: Evidence, summary: Summary) -> Picture:
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {metric}")
     finish(axes, labels)
+    chosen = "default" if evidence.study.tuning.trials == 1 else "tuned"  # the first trial is the defaults
     return take(
         figure,
         data,
         name="curves",
         title=f"Validation {metric} by epoch",
-        caption="Final runs with the tuned hyperparameters. Line: mean over seeds; band: lowest to highest "
-        "seed.",
+        caption=f"Final runs with the {chosen} hyperparameters. Line: mean over seeds; band: lowest to "
+        "highest seed.",
         alt=f"Learning curves: validation {metric} of each strategy by epoch.",
     )
 
@@ -211,7 +212,7 @@ def cost(summary: Summary) -> Picture:
     finish(axes, labels)
     words = "; ".join(
         f"{name} {tables.seconds(cached)} s with features at hand, {tables.seconds(computed)} s without, "
-        f"{tables.seconds(tuned)} s with tuning"
+        f"{tables.seconds(tuned)} s with all trials"
         for name, _, _, _, cached, computed, tuned in rows
     )
     return take(
@@ -220,12 +221,10 @@ def cost(summary: Summary) -> Picture:
         name="cost",
         title=f"Cost against test {metric}",
         caption="Seconds of training and evaluation. Filled: one final run that finds its frozen "
-        "features in the "
-        "store. Half filled: one that computes them, with the 95 % interval of its score; the same where "
-        "nothing "
-        "is frozen. Hollow: with all tuning trials added. Grey line: the Pareto front of single runs "
-        "that compute "
-        "all; no strategy is both cheaper and better than one on it.",
+        "features in the store. Half filled: one that computes them, with the 95 % interval of its score; "
+        "the same where nothing is frozen. Hollow: with all trials added, whose frozen features are "
+        "computed once. Grey line: the Pareto front of single runs that compute all; no strategy is both "
+        "cheaper and better than one on it.",
         alt=f"Seconds against test {metric}: {words or 'nothing is known'}.",
     )
 

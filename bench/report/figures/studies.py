@@ -223,7 +223,7 @@ def costs(data: pd.DataFrame) -> Picture:
         title="What each strategy costs",
         caption="A marker for each study. Dots: a final run that finds its frozen features; diamonds: "
         "one that computes "
-        "them; hollow: with all tuning trials added, whose frozen features are computed once.",
+        "them; hollow: with all trials added, whose frozen features are computed once.",
         alt="Seconds of a run that computes all, mean over studies: "
         + ", ".join(f"{n} {v:.0f}" for n, v in known.groupby("strategy")["uncached_seconds"].mean().items())
         + ".",
