@@ -22,7 +22,7 @@ from synthetic import LEVEL, RUN_PAGES, make_evidence, make_images, make_stages,
 from bench.analysis import Evidence, summarise
 from bench.report import forms, preview, table, write, write_overview
 from bench.report.figures import NAMES as ALL_NAMES
-from bench.report.figures import OF_MASKS
+from bench.report.figures import OF_MASKS, results, studies
 from bench.report.figures.results import pareto
 from bench.report.figures.studies import NAMES as OVER_STUDIES
 from bench.report.style import DARK, LOOKS, SPARE, look, spread, theme
@@ -71,6 +71,18 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
+
+
+def catch(monkeypatch, module):
+    """Return a dict that gets every figure which a module draws, by name."""
+    figures, take = {}, module.take
+
+    def keep(figure, data, **words):
+        figures[words["name"]] = figure
+        return take(figure, data, **words)
+
+    monkeypatch.setattr(module, "take", keep)
+    return figures
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +325,14 @@ class TestOverview:
         assert all(summary.verdict in page.text for _, summary in summaries)
         assert len(json.loads((tmp_path / "summary.json").read_text())["studies"]) == 3
 
+    def test_who_is_far_behind_does_not_set_the_colours(self, monkeypatch):
+        figures = catch(monkeypatch, studies)
+        with theme():
+            studies.of_studies([summarise(make_evidence(level=LEVEL | {"scratch": -3.0}), draws=50)])
+        cells = figures["heatmap"].axes[0].collections[0]
+        assert cells.get_clim() == (-0.1, 0)
+        assert cells.colorbar.extend == "min"
+
 
 class TestPreview:
     def test_a_picture_per_cell_first_as_evaluated(self, tmp_path):
@@ -411,6 +431,32 @@ class TestSpread:
 
     def test_two_in_the_same_place_part_evenly(self):
         assert spread([5, 5], 2, 0, 10) == [4, 6]
+
+
+class TestCost:
+    def drawn(self, monkeypatch, **level):
+        """Return the axes, and the picture, of a figure of costs."""
+        figures = catch(monkeypatch, results)
+        with theme():
+            picture = results.cost(summarise(make_evidence(level=LEVEL | level, images=400), draws=100))
+        return figures["cost"].axes[0], picture
+
+    def test_who_is_far_behind_is_on_the_edge_and_does_not_set_the_scale(self, monkeypatch):
+        axes, picture = self.drawn(monkeypatch, scratch=-2.0)
+        scratch = picture.data.set_index("strategy").loc["scratch", "value"]
+        assert axes.get_ylim()[0] > scratch + 0.15
+        assert f"scratch {scratch:.3f}" in [text.get_text() for text in axes.texts]
+        assert "On the lower edge" in picture.caption
+
+    def test_who_is_near_is_at_its_place(self, monkeypatch):
+        axes, picture = self.drawn(monkeypatch, scratch=1.2)
+        assert axes.get_ylim()[0] < picture.data["low"].min()
+        assert "On the lower edge" not in picture.caption
+
+    def test_the_line_of_the_front_is_named_where_there_is_one(self, monkeypatch):
+        cheapest_best = dict.fromkeys(LEVEL, 0.0) | {"feature_extractor": 2.0}
+        assert "Pareto" not in self.drawn(monkeypatch, **cheapest_best)[1].caption
+        assert "Pareto" in self.drawn(monkeypatch, feature_extractor=0.5, full=2.0)[1].caption
 
 
 class TestPareto:

@@ -19,6 +19,11 @@ from bench.report.style import GRID, INK, MANY, MUTED, PAPER, SMALL, WIDTH, Labe
 from bench.study import metric_in_words
 
 MANY_DECADES = 2000.0  # highest over lowest; beyond it only powers of ten are written on the axis
+COST_COLUMNS = (
+    *("strategy", "value", "low", "high"),
+    *("cached_seconds", "uncached_seconds", "with_tuning_seconds"),
+)
+FAR = 0.15  # behind the highest: such a strategy would set the scale and hide how the others differ
 BESIDE = ("axes fraction", "data")  # x as a share of the axes, y in rows
 COSTS = {  # what is counted, to how its marker is filled
     "one run, frozen features at hand": "full",
@@ -160,41 +165,15 @@ def finish(axes: Axes, labels: Sequence[Label], nothing: str = "no final run is 
 def cost(summary: Summary) -> Picture:
     """Seconds against the test metric: with frozen features at hand, without, and with the tuning."""
     metric = metric_name(summary)
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    data = _costs(summary)
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    labels, rows = [], []
-    for result in summary.results:
-        if result.test_mean is None or not result.uncached_seconds:
-            continue
-        style, y = look(result.strategy), result.test_mean
-        seconds = (
-            result.cached_seconds or result.uncached_seconds,
-            result.uncached_seconds,
-            result.uncached_seconds + result.tuning_seconds,
-        )
-        low, high = (result.test.low, result.test.high) if result.test else (y, y)
-        axes.plot((seconds[1],) * 2, (low, high), color=style.colour, linewidth=2.5, alpha=0.3)
-        axes.plot((seconds[0], seconds[-1]), (y, y), color=style.colour, linewidth=0.9, linestyle=(0, (2, 2)))
-        for x, fill in reversed(list(zip(seconds, COSTS.values(), strict=True))):
-            axes.plot(x, y, **_marker(style.marker, style.colour, fill))
-        labels.append(Label(seconds[-1], y, result.strategy, style.colour))
-        rows.append((result.strategy, y, low, high, *seconds))
-    data = pd.DataFrame(
-        rows,
-        columns=[
-            "strategy",
-            "value",
-            "low",
-            "high",
-            "cached_seconds",
-            "uncached_seconds",
-            "with_tuning_seconds",
-        ],
-    )
-    front = pareto(list(zip(data["uncached_seconds"], data["value"], strict=True)))
-    data["on_front"] = [point in front for point in zip(data["uncached_seconds"], data["value"], strict=True)]
-    if front:
-        axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=4, alpha=0.25, zorder=0)
+    far = data["value"] < data["value"].max() - FAR
+    labels = _draw_costs(axes, data, far)
+    front = data[data["on_front"]].sort_values("uncached_seconds")
+    if len(front) > 1:
+        axes.plot(front["uncached_seconds"], front["value"], color=MUTED, linewidth=1.5, alpha=0.6, zorder=1)
+    if len(data):
         axes.set_xscale("log")
         name_seconds(axes)
     figure.legend(
@@ -213,7 +192,12 @@ def cost(summary: Summary) -> Picture:
     words = "; ".join(
         f"{name} {tables.seconds(cached)} s with features at hand, {tables.seconds(computed)} s without, "
         f"{tables.seconds(tuned)} s with all trials"
-        for name, _, _, _, cached, computed, tuned in rows
+        for name, _, _, _, cached, computed, tuned in _rows(data)
+    )
+    below = f" On the lower edge, with its value: more than {FAR:g} behind the highest." if far.any() else ""
+    line = (
+        " Grey line: the Pareto front of single runs that compute all; no strategy is both cheaper and "
+        "better than one on it."
     )
     return take(
         figure,
@@ -223,10 +207,53 @@ def cost(summary: Summary) -> Picture:
         caption="Seconds of training and evaluation. Filled: one final run that finds its frozen "
         "features in the store. Half filled: one that computes them, with the 95 % interval of its score; "
         "the same where nothing is frozen. Hollow: with all trials added, whose frozen features are "
-        "computed once. Grey line: the Pareto front of single runs that compute all; no strategy is both "
-        "cheaper and better than one on it.",
+        f"computed once.{below}{line if len(front) > 1 else ''}",
         alt=f"Seconds against test {metric}: {words or 'nothing is known'}.",
     )
+
+
+def _costs(summary: Summary) -> pd.DataFrame:
+    """Return value and seconds of each strategy that has both, and whether it is on the Pareto front."""
+    rows = [
+        (
+            result.strategy,
+            result.test_mean,
+            result.test.low if result.test else result.test_mean,
+            result.test.high if result.test else result.test_mean,
+            result.cached_seconds or result.uncached_seconds,
+            result.uncached_seconds,
+            result.uncached_seconds + result.tuning_seconds,
+        )
+        for result in summary.results
+        if result.test_mean is not None and result.uncached_seconds
+    ]
+    data = pd.DataFrame(rows, columns=list(COST_COLUMNS)).astype(dict.fromkeys(COST_COLUMNS[1:], float))
+    points = list(zip(data["uncached_seconds"], data["value"], strict=True))
+    front = pareto(points)
+    return data.assign(on_front=pd.Series([point in front for point in points], dtype=bool))
+
+
+def _rows(data: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(data[column].tolist() for column in COST_COLUMNS), strict=True))
+
+
+def _draw_costs(axes: Axes, data: pd.DataFrame, far: "pd.Series[bool]") -> list[Label]:
+    """Draw each strategy, those far behind on the lower edge, so that they don't set the scale."""
+    near = data[~far]
+    if far.any():
+        edge = (near["high"].max() - near["low"].min()) * 0.15
+        axes.set_ylim(near["low"].min() - edge, near["high"].max() + edge / 2)
+    labels = []
+    for (name, value, low, high, *xs), below in zip(_rows(data), far, strict=True):
+        style, y = look(name), axes.get_ylim()[0] if below else value
+        if not below:
+            axes.plot((xs[1],) * 2, (low, high), color=style.colour, linewidth=2.5, alpha=0.3)
+        (line,) = axes.plot((xs[0], xs[-1]), (y, y), color=style.colour, linewidth=0.9, clip_on=not below)
+        line.set_linestyle((0, (2, 2)))
+        for x, fill in reversed(list(zip(xs, COSTS.values(), strict=True))):
+            axes.plot(x, y, **_marker(style.marker, style.colour, fill), clip_on=not below, zorder=3)
+        labels.append(Label(xs[-1], y, f"{name} {value:.3f}" if below else name, style.colour))
+    return labels
 
 
 def _marker(marker: str, colour: str, fill: str) -> dict[str, Any]:

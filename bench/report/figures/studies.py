@@ -16,6 +16,7 @@ from bench.report.figures.results import BESIDE, describe, draw_result, metric_n
 from bench.report.picture import Picture, take
 from bench.report.style import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PAPER, SMALL, WIDE, WIDTH, look, short
 
+FURTHEST = -0.1  # behind the highest; what is further has the same colour, so that the others differ
 NAMES = ("heatmap", "ranks", "overview", "costs")
 
 
@@ -58,20 +59,19 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
     strategies, studies = canonical(data["strategy"]), [summary.study for summary in summaries]
     values = data.pivot_table("value", "strategy", "study").reindex(index=strategies, columns=studies)
     behind = values - values.max()
-    low = min(-0.1, float(np.nanmin(behind.to_numpy())))
     figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(strategies)), layout="constrained")
     axes = figure.add_subplot()
     sns.heatmap(
         behind.to_numpy(),
         ax=axes,
         cmap="Blues",
-        vmin=low,
+        vmin=FURTHEST,
         vmax=0.0,
         linewidths=1,
         linecolor=GRID,
         xticklabels=[short(name, 18) for name in studies],
         yticklabels=strategies,
-        cbar_kws={"label": "behind the highest"},
+        cbar_kws={"label": "behind the highest", "extend": "min"},
     )
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
@@ -82,7 +82,7 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         bold = (studies[column], strategies[row]) in level
         nothing = np.isnan(value)
-        dark = not nothing and behind.to_numpy()[row, column] > 0.5 * low
+        dark = not nothing and behind.to_numpy()[row, column] > 0.3 * FURTHEST
         axes.text(
             column + 0.5,
             row + 0.5,
@@ -98,9 +98,8 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         data,
         name="heatmap",
         title="Strategies by studies",
-        caption="Mean test metric. Darker: closer to the highest of its study. Bold: can't be told apart "
-        "from the best "
-        "of its study.",
+        caption="Mean test metric. Darker: closer to the highest of its study; lightest: 0.1 or more behind. "
+        "Bold: can't be told apart from the best of its study.",
         alt="Test metric: " + "; ".join(f"{n}: {', '.join(_highest(data, n))}" for n in studies) + ".",
     )
 
