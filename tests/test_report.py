@@ -22,7 +22,7 @@ from synthetic import LEVEL, RUN_PAGES, make_evidence, make_images, make_stages,
 from bench.analysis import Evidence, summarise
 from bench.report import forms, preview, table, write, write_overview
 from bench.report.figures import NAMES as ALL_NAMES
-from bench.report.figures import OF_MASKS, results, studies
+from bench.report.figures import OF_MASKS, results, stages, studies
 from bench.report.figures.results import pareto
 from bench.report.figures.studies import NAMES as OVER_STUDIES
 from bench.report.style import DARK, LOOKS, SPARE, look, spread, theme
@@ -431,6 +431,18 @@ class TestSpread:
 
     def test_two_in_the_same_place_part_evenly(self):
         assert spread([5, 5], 2, 0, 10) == [4, 6]
+
+
+class TestStages:
+    def test_who_did_not_start_from_the_pretrained_weights_is_named(self, monkeypatch):
+        figures, evidence = catch(monkeypatch, stages), make_evidence(images=20)
+        known = make_stages(evidence)
+        elsewhere = known.assign(change=known["change"].where(known["strategy"] != "scratch"))
+        with theme():
+            pictures = [stages.moved(replace(evidence, stages=s)) for s in (known, elsewhere)]
+        said = ["scratch did not start from the pretrained weights" in p.caption for p in pictures]
+        assert said == [False, True]
+        assert figures["stages"].axes[1].get_ylabel() == "CKA with the pretrained features"
 
 
 class TestCost:

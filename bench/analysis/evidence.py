@@ -62,7 +62,8 @@ class Evidence:
         provenance: JSON types: command, versions, device, digests, counts; shown in the report as it is.
         stages: how far each stage moved, a row per final run and stage (its name, and its depth from 0): the
             relative change of its weights ||w - w0|| / ||w0||, and the linear CKA (Kornblith et al. 2019) of
-            what it puts out before and after, on the same images. Empty where nothing is known.
+            what it puts out with the pretrained weights and with its own, on the same images. No change of
+            what did not start there. Empty where nothing is known.
         images: small PNG pictures of test images by name, as far as they are at hand.
         examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
             or "worst"); for segmentation only.

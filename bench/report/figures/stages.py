@@ -1,4 +1,4 @@
-"""Figure of the stages: how far each moved from its pretrained weights."""
+"""Figure of the stages: how far each moved from its pretrained weights, how like them it still is."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from bench.report.figures.results import plain_numbers
 from bench.report.picture import Picture, take
 from bench.report.style import WIDE, Label, label_right, look, short
 
-MEASURES = {"change": "relative change of the weights", "cka": "CKA of the features before and after"}
+MEASURES = {"change": "relative change of the weights", "cka": "CKA with the pretrained features"}
 
 
 def moved(evidence: Evidence) -> Picture | None:
@@ -44,13 +44,24 @@ def moved(evidence: Evidence) -> Picture | None:
         name="stages",
         title="How far each stage moved from its pretrained weights",
         caption="Left: ||w - w0|| / ||w0|| of a stage's weights; zero: it stayed as it was. Right: "
-        "linear CKA "
-        "(Kornblith et al. 2019) of what the stage puts out before and after, on the same images; 1: the "
-        "same features. "
-        "Stages from input to output; mean over seeds, band from lowest to highest.",
+        "linear CKA (Kornblith et al. 2019) of what the stage puts out with what it put out with the "
+        "pretrained weights, on the same images; 1: the same features. Stages from input to output; mean "
+        f"over seeds, band from lowest to highest.{_started_elsewhere(data)}",
         alt="Relative change of the weights, mean over stages: "
         + "; ".join(f"{name} {value:.3f}" for name, value in means.items())
         + ".",
+    )
+
+
+def _started_elsewhere(data: pd.DataFrame) -> str:
+    """Say what the figure means for strategies that did not start from the pretrained weights."""
+    changed = data.groupby("strategy", sort=False)["change_mean"].count()
+    names = [str(name) for name, stages in changed.items() if not stages]
+    if not names:
+        return ""
+    return (
+        f" {' and '.join(names)} did not start from the pretrained weights: nothing on the left; on the "
+        "right how like them it became."
     )
 
 
