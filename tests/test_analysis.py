@@ -18,7 +18,7 @@ from bench.analysis.advice import ADVICE, judge
 from bench.analysis.bootstrap import Crossed, Difference, Variance
 from bench.analysis.compare import Comparison, compare_all, critical, detectable, group, holm, letters
 from bench.analysis.evidence import answers, canonical
-from bench.analysis.mistakes import confusion
+from bench.analysis.mistakes import confused, confusion
 from bench.analysis.ranks import critical_difference, rank
 from bench.study import Scenario, Study
 
@@ -572,6 +572,21 @@ class TestMistakes:
         assert found == [("a", "b", 1, 0.5, ("0000.png",)), ("c", "b", 1, 1.0, ("0003.png",))]
         counts = confusion(replace(made, predictions=answered), "full")
         assert counts.to_numpy().tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+    def test_examples_are_those_that_most_seeds_mistake_of_the_pictures_at_hand(self):
+        made = make_evidence(make_study(strategies=["full"], seeds=3), images=3)
+        answered = made.predictions.assign(target="a", prediction="a")
+        mistaken = {("0000.png", 0), ("0001.png", 0), ("0001.png", 1), ("0001.png", 2), ("0002.png", 0)}
+        mistaken |= {("0002.png", 1)}
+        pairs = list(zip(answered["image"], answered["seed"], strict=True))
+        answered.loc[[pair in mistaken for pair in pairs], "prediction"] = "b"
+        for kept, examples in (
+            ((), ("0001.png", "0002.png", "0000.png")),
+            (("0000.png", "0002.png"), ("0002.png", "0000.png")),
+            (("elsewhere.png",), ("0001.png", "0002.png", "0000.png")),
+        ):
+            evidence = replace(made, predictions=answered, images=dict.fromkeys(kept, b""))
+            assert confused(evidence, "full")[0].examples == examples
 
     def test_gain_is_the_difference_of_recalls(self):
         summary = summarise(make_evidence(), draws=200)

@@ -1,6 +1,6 @@
 """What strategies get wrong: results by class, the gain of one strategy over another, confused classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class Confused:
 
     Args:
         answers: so many over all seeds; `share`: of all answers on images of the target.
-        examples: images so taken most often, by name.
+        examples: images so taken by the most seeds, by name: of those whose pictures are at hand, if any are.
     """
 
     target: str
@@ -139,15 +139,16 @@ def confused(evidence: Evidence, strategy: str | None) -> tuple[Confused, ...]:
             str(prediction),
             int(count),
             float(count / totals[target]),
-            tuple(_most_often(wrong[(wrong["target"] == target) & (wrong["prediction"] == prediction)])),
+            tuple(_most_often(wrong, target, prediction, evidence.images)),
         )
         for target, prediction, count in pairs
     )
 
 
-def _most_often(wrong: pd.DataFrame) -> list[str]:
-    counts = wrong.groupby("image", observed=True).size().sort_values(ascending=False, kind="stable")
-    return [str(name) for name in counts.index[:EXAMPLES]]
+def _most_often(wrong: pd.DataFrame, target: str, prediction: str, kept: Collection[str]) -> list[str]:
+    images = wrong[(wrong["target"] == target) & (wrong["prediction"] == prediction)]["image"].astype(str)
+    at_hand = images[images.isin(list(kept))]
+    return (at_hand if len(at_hand) else images).value_counts(sort=False).nlargest(EXAMPLES).index.tolist()
 
 
 def _answers_of(evidence: Evidence, strategy: str) -> pd.DataFrame:

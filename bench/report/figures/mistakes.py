@@ -118,7 +118,7 @@ def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
         [(p.target, p.prediction, p.answers, p.share, "; ".join(p.examples)) for p in summary.confused],
         columns=["target", "prediction", "answers", "share", "images"],
     )
-    beside = " Beside: test images that most seeds mistake in this way." if columns else ""
+    beside = " Beside: of the test images kept, those mistaken so by the most seeds." if columns else ""
     return take(
         figure,
         data,
