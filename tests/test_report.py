@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -207,7 +208,7 @@ class TestStudyReport:
         results = pd.read_csv(folder / "tables" / "results.csv").set_index("strategy")
         assert results.loc["full", "test"] == pytest.approx(summary.result("full").test.value)
         assert len(pd.read_csv(folder / "tables" / "comparisons.csv")) == 10
-        text = (folder / "tables" / "results.tex").read_text()
+        text = (folder / "tables" / "results.tex").read_text().replace(r"\allowbreak{}", "")
         assert text.count(r"\\") == 1 + len(LEVEL)
         assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"feature\_extractor"))
 
@@ -386,6 +387,35 @@ class TestForms:
         )
         assert row.endswith(r"& $-$0.5 \\")
         assert r"\caption{50 \% \& more}" in text
+
+    def test_latex_labels_tell_studies_apart(self, written):
+        for name in ("results", "comparisons"):
+            text = (written[1] / "tables" / f"{name}.tex").read_text()
+            assert rf"\label{{tab:{name}-small_similar}}" in text
+        text = forms.latex(["a"], [["b"]], "", "results-a b}\\input")
+        assert r"\label{tab:results-a-b-input}" in text
+
+    def test_a_latex_table_that_is_too_wide_gets_columns_that_fill_the_line(self):
+        sentence = "It hangs on partial, which is told apart from full if it is behind by 0.008 or more."
+        text = forms.latex(["Study", "n", "What decides"], [["large_different", "2,000", sentence]], "", "x")
+        widths = [float(width) for width in re.findall(r"p\{([\d.]+)\\linewidth\}", text)]
+        assert len(widths) == 3
+        assert sum(widths) == pytest.approx(1 - 2 * forms.GAP, abs=0.01)
+        assert widths[2] == max(widths)
+        assert re.findall(r"raggedright|raggedleft", text) == ["raggedright", "raggedleft", "raggedright"]
+        assert r"p{" not in forms.latex(["Study", "n"], [["large_different", "2,000"]], "", "x")
+
+    def test_tables_of_a_report_are_no_wider_than_the_page(self, written, tmp_path):
+        if not shutil.which("pdflatex"):
+            pytest.skip("pdflatex is not installed")
+        bodies = [(written[1] / "tables" / f"{name}.tex").read_text() for name in ("results", "comparisons")]
+        head = r"\documentclass{article}\usepackage{array, booktabs}\begin{document}"
+        (tmp_path / "paper.tex").write_text("\n".join([head, *bodies, r"\end{document}"]))
+        command = ["pdflatex", "-interaction=nonstopmode", "paper.tex"]
+        said = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout
+        too_wide = [float(more) for more in re.findall(r"Overfull \\hbox \(([\d.]+)pt", said.stdout)]
+        assert max(too_wide, default=0) < 3
 
 
 class TestLooks:

@@ -112,10 +112,12 @@ def _tables(summary: Summary) -> dict[str, str]:
     files = {f"tables/{name}.csv": forms.csv(frame) for name, frame in tables.numbers(summary).items()}
     metric = metric_in_words(summary.metric)
     caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
-    files["tables/results.tex"] = forms.latex(*tables.table(summary), caption, "results")
+    files["tables/results.tex"] = forms.latex(*tables.table(summary), caption, f"results-{summary.study}")
     if summary.pairs:
         caption = f"{summary.study}: paired differences in test {metric}, p-values after Holm."
-        files["tables/comparisons.tex"] = forms.latex(*tables.pairs(summary), caption, "comparisons")
+        files["tables/comparisons.tex"] = forms.latex(
+            *tables.pairs(summary), caption, f"comparisons-{summary.study}"
+        )
     return files
 
 

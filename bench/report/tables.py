@@ -74,7 +74,7 @@ def verdict(result: Result) -> str:
 
 def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return headers and a row of cells for each pair of strategies."""
-    headers = ["Pair", "Difference [95 %]", "p (Holm)", "Seeds ahead", "Could have seen", "Verdict"]
+    headers = ["Pair", "Difference [95 %]", "p (Holm)", "Seeds ahead", "Could have seen", "The first is"]
     rows = [_pair(pair) for pair in summary.pairs]
     if has_effects(summary):
         headers.insert(EFFECT, "Cohen's h")
@@ -96,7 +96,7 @@ def _pair(pair: Comparison) -> list[str]:
         p_words(pair.p_holm).removeprefix("p ").removeprefix("= "),
         f"{pair.seeds_ahead} of {d.seeds}",
         NOTHING if pair.detectable is None else f"{pair.detectable:.3f}",
-        "not distinguishable" if pair.place == "tied" else f"{pair.strategy} {pair.place}",
+        pair.place,
     ]
 
 
