@@ -21,7 +21,7 @@ from PIL import Image
 from synthetic import LEVEL, RUN_PAGES, make_evidence, make_images, make_stages, make_study
 
 from bench.analysis import Evidence, summarise
-from bench.report import forms, preview, table, write, write_overview
+from bench.report import forms, pdf, preview, table, write, write_overview
 from bench.report.figures import NAMES as ALL_NAMES
 from bench.report.figures import OF_MASKS, results, stages, studies
 from bench.report.figures.results import pareto
@@ -309,6 +309,22 @@ class TestTable:
         headers, rows = overview([one, two])
         assert headers == ["Strategy", "small_similar", "other"]
         assert [row[2] == NOTHING for row in rows] == [True, True, True, False, True]
+
+
+class TestPdf:
+    @pytest.mark.parametrize(
+        "sentence", ["short", "It hangs on partial, which is told apart from full. " * 3]
+    )
+    def test_no_word_of_a_table_is_broken(self, sentence):
+        headers = ["Study", "Scenario", "Rule of thumb", "Advised", "Best", "Outcome", "What decides"]
+        row = ["large_different", "large, different", "fine-tune through the full network"]
+        row += ["full or discriminative", "feature_extractor", "not decided", sentence]
+        made = pdf.table(headers, [row])
+        assert sum(made._colWidths) == pytest.approx(pdf.WIDTH)
+        for width, cell in zip(made._colWidths, made._cellvalues[1], strict=True):
+            lines = cell.breakLines(width - 12).lines
+            words = [word for line in lines for word in (line.words if hasattr(line, "words") else line[1])]
+            assert " ".join(words).split() == cell.getPlainText().split()
 
 
 class TestOverview:

@@ -83,7 +83,7 @@ def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> 
     title = f"{len(only)} studies compared"
     story = [
         pdf.paragraph(title, "title"),
-        *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules, words=True)] if rules[1] else []),
+        *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules)] if rules[1] else []),
         *(pdf.figure(picture) for picture in pictures),
         pdf.paragraph("Verdicts", "heading"),
         *(pdf.paragraph(f"{summary.study}: {summary.verdict}") for summary in only),

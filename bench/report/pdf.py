@@ -13,7 +13,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import cm
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily
+from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily, stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import (
     Flowable,
@@ -33,6 +33,7 @@ MARGIN = 1.8 * cm
 WIDTH = A4[0] - 2 * MARGIN
 HIGHEST = 19 * cm  # of a figure
 INCH = 72.0  # points; figures keep their size, so that their text keeps its own
+CELL_PADDING = 12.5  # points, reportlab's to the left and right, and what rounding may take
 PNG_SCALE = INCH / PNG_DPI
 
 
@@ -69,12 +70,10 @@ def paragraph(text: str, style: str = "text") -> Paragraph:
     return Paragraph(escape(" ".join(text.split())), _styles()[style])
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> Flowable:
-    """Return a table over the width of the page; `words`: its columns are sentences, of equal width."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Flowable:
+    """Return a table over the width of the page, which breaks no word as long as all words fit."""
     cells: list[list[Any]] = [[paragraph(cell, "cell") for cell in row] for row in (headers, *rows)]
-    longest = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
-    weights = [1.0] * len(headers) if words else [min(30.0, 4.0 + length) for length in longest]
-    widths = [WIDTH * weight / sum(weights) for weight in weights]
+    widths = _widths([[str(cell) for cell in column] for column in zip(headers, *rows, strict=True)])
     made = Table(cells, colWidths=widths, repeatRows=1)
     line = colors.HexColor(GRID)
     made.setStyle(
@@ -89,6 +88,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool 
         )
     )
     return made
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
+    """Return the widths of columns: that of the longest word, and a share of the rest by the longest cell."""
+    style = _styles()["cell"]
+
+    def width(text: str) -> float:
+        return float(stringWidth(text, style.fontName, style.fontSize)) + CELL_PADDING
+
+    least = [max(width(word) for cell in column for word in cell.split(" ")) for column in columns]
+    wanted = [max(map(width, column)) - low + 1 for column, low in zip(columns, least, strict=True)]
+    room = max(0.0, WIDTH - sum(least)) / sum(wanted)
+    widths = [low + room * more for low, more in zip(least, wanted, strict=True)]
+    return [WIDTH * own / sum(widths) for own in widths]
 
 
 def figure(picture: Picture) -> Flowable:
