@@ -322,7 +322,7 @@ class TestPdf:
         made = pdf.table(headers, [row])
         assert sum(made._colWidths) == pytest.approx(pdf.WIDTH)
         for width, cell in zip(made._colWidths, made._cellvalues[1], strict=True):
-            lines = cell.breakLines(width - 12).lines
+            lines = cell.breakLines(width - 2 * pdf.PADDING).lines
             words = [word for line in lines for word in (line.words if hasattr(line, "words") else line[1])]
             assert " ".join(words).split() == cell.getPlainText().split()
 

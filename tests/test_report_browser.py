@@ -119,8 +119,30 @@ def test_axe_finds_nothing_to_complain_about(open_page, name, scheme):
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_it_can_be_read_on_a_telephone(browser, folder):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto("file:" + pathname2url(str(folder / "small_similar" / "index.html")))
+@pytest.fixture
+def narrow(browser, folder):
+    """Open a page at a width in pixels."""
+    pages = []
+
+    def open_(width):
+        pages.append(browser.new_page(viewport={"width": width, "height": 800}))
+        pages[-1].goto("file:" + pathname2url(str(folder / "small_similar" / "index.html")))
+        return pages[-1]
+
+    yield open_
+    for page in pages:
+        page.close()
+
+
+def test_it_can_be_read_on_a_telephone(narrow):
+    page = narrow(390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
+    wide = page.locator(".wide .picture")
+    assert wide.count() >= 2
+    assert all(wide.locator("img").evaluate_all("images => images.map(i => i.clientWidth >= 600)"))
+    assert all(wide.evaluate_all("all => all.map(e => e.scrollWidth > e.clientWidth)"))  # it scrolls
+
+
+def test_no_column_is_cut_off_on_a_small_laptop(narrow):
+    tables = narrow(1280).locator(".scroll")
+    assert all(tables.evaluate_all("all => all.map(e => e.scrollWidth <= e.clientWidth)"))

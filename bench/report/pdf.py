@@ -33,7 +33,7 @@ MARGIN = 1.8 * cm
 WIDTH = A4[0] - 2 * MARGIN
 HIGHEST = 19 * cm  # of a figure
 INCH = 72.0  # points; figures keep their size, so that their text keeps its own
-CELL_PADDING = 12.5  # points, reportlab's to the left and right, and what rounding may take
+PADDING = 3.0  # points, to the left and right of a cell's text
 PNG_SCALE = INCH / PNG_DPI
 
 
@@ -79,6 +79,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Flowable:
     made.setStyle(
         TableStyle(
             [
+                ("LEFTPADDING", (0, 0), (-1, -1), PADDING),
+                ("RIGHTPADDING", (0, 0), (-1, -1), PADDING),
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("LINEABOVE", (0, 0), (-1, 0), 0.8, colors.HexColor(INK)),
                 ("LINEBELOW", (0, 0), (-1, 0), 0.5, colors.HexColor(INK)),
@@ -95,7 +97,7 @@ def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
     style = _styles()["cell"]
 
     def width(text: str) -> float:
-        return float(stringWidth(text, style.fontName, style.fontSize)) + CELL_PADDING
+        return float(stringWidth(text, style.fontName, style.fontSize)) + 2 * PADDING + 0.1  # rounding
 
     least = [max(width(word) for cell in column for word in cell.split(" ")) for column in columns]
     wanted = [max(map(width, column)) - low + 1 for column, low in zip(columns, least, strict=True)]
