@@ -41,7 +41,7 @@ from bench.strategies import STRATEGIES
 from bench.study import load
 from bench.worker import Worker
 from tests.performance import rivals
-from tests.performance.report import write
+from tests.performance.report import ADDED, IMAGES, IN_TURN, PIXELS, TRIALS, write
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "hymenoptera_data"
@@ -326,7 +326,7 @@ def tutorial_epoch(folder, of, strategy, batch):
 
 
 def scaling():
-    """Seconds of ours as one thing grows; the exponent is the slope of the logarithms."""
+    """Seconds of ours as one thing grows."""
     rows = []
 
     def note(what, size, spent):
@@ -334,20 +334,19 @@ def scaling():
 
     for images in (100, 200, 400, 800):
         of = study("large_similar", training__epochs=1, target__train_labels=images, target__val_labels=40)
-        note("images (full, one epoch)", images, one_epoch(of))
+        note(IMAGES, images, one_epoch(of))
     for side in (48, 64, 96, 128):
         of = study("small_similar", training__epochs=1, target__image_size=side)
-        note("image size, px (full, one epoch)", side, one_epoch(of))
+        note(PIXELS, side, one_epoch(of))
     for trials in (5, 10, 20, 40):
         of = study("small_similar", strategies="[feature_extractor]", tuning__trials=trials, seeds=1)
-        note("trials (frozen)", trials, whole_run(of))
-    names = ["full", "partial", "discriminative", "scratch", "feature_extractor"]
-    for count in (1, 2, 4, 5):
+        note(TRIALS, trials, whole_run(of))
+    for count in range(1, len(ADDED) + 1):
         of = study(
-            "small_similar", strategies=f"[{', '.join(names[:count])}]", tuning__trials=1, seeds=1,
+            "small_similar", strategies=f"[{', '.join(ADDED[:count])}]", tuning__trials=1, seeds=1,
             training__epochs=1,
         )  # fmt: skip
-        note("strategies (one trial, one seed, one epoch)", count, whole_run(of))
+        note(IN_TURN, count, whole_run(of))
     return pd.DataFrame(rows)
 
 

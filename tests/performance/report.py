@@ -1,10 +1,44 @@
-"""Write what the benchmark measured: tables, plots, and the numbers behind them."""
+"""Write what the benchmark measured: tables, plots, and the numbers behind them.
+
+python -m tests.performance.report     draws the report in reports/performance anew, measures nothing
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from bench.paths import replacing, write_text
 from bench.report.style import INK, MUTED, theme
+
+TABLES = ("ratios", "scaling", "profile", "settings")
+IMAGES, PIXELS = "images (full, one epoch)", "image size, px (full, one epoch)"
+TRIALS, IN_TURN = "trials (frozen)", "strategies (one trial, one seed, one epoch)"
+ADDED = ("full", "partial", "discriminative", "scratch", "feature_extractor")  # one after the other
+UNITS = {IMAGES: ("image", 1), PIXELS: ("square pixel", 2), TRIALS: ("trial", 1)}  # and its power of the size
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How seconds grow with a size.
+
+    Args:
+        fixed, each: of the straight line through them, by least squares: the cost whatever the size, and that
+            of a unit.
+        unit: what is counted.
+        power: of the size, so that it counts units.
+        exponent: of the last doubling: log of how often the seconds, by log of how often the size.
+    """
+
+    fixed: float
+    each: float
+    unit: str
+    power: int
+    exponent: float
 
 
 def write(folder, tables, agreement, environment):
@@ -12,18 +46,42 @@ def write(folder, tables, agreement, environment):
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False))
-    ratios, scaling, profile = tables["ratios"], tables["scaling"], tables["profile"]
-    exponents = {what: slope(own) for what, own in scaling.groupby("what", sort=False)}
+    measured = {"agreement": agreement, "environment": environment}
+    write_text(folder / "measured.json", json.dumps(measured, indent=2) + "\n")
+    draw(folder)
+
+
+def draw(folder):
+    """Write report.md and the plots from what a folder holds of an earlier benchmark."""
+    ratios, scaling, profile, settings = (pd.read_csv(folder / f"{name}.csv") for name in TABLES)
+    measured = json.loads((folder / "measured.json").read_text())
     with theme():
         draw_ratios(ratios, folder / "ratios.png")
-        draw_scaling(scaling, exponents, folder / "scaling.png")
+        draw_scaling(scaling, folder / "scaling.png")
         draw_profile(profile, folder / "profile.png")
-    write_text(folder / "report.md", page(ratios, exponents, tables["settings"], agreement, environment))
+    write_text(folder / "report.md", page(ratios, scaling, settings, **measured))
 
 
-def slope(own):
-    """The exponent: slope of log seconds over log size, by least squares."""
-    return float(np.polyfit(np.log(own["size"]), np.log(own["seconds"]), 1)[0])
+def growth(own, unit, power):
+    """Return how the seconds of some sizes grow.
+
+    A power law through all of them would take the fixed cost for slow growth.
+    """
+    each, fixed = np.polyfit(own["size"] ** power, own["seconds"], 1)
+    seconds = own.set_index("size")["seconds"]
+    last = seconds.index.max()
+    half = min(seconds.index, key=lambda size: abs(size - last / 2))
+    exponent = np.log(seconds[last] / seconds[half]) / np.log(last / half)
+    return Growth(float(fixed), float(each), unit, power, float(exponent))
+
+
+def strategies_added(own):
+    """Return the seconds that each of the strategies added, or several together where it was not measured."""
+    before, rows = 0, []
+    for size, seconds in zip(own["size"], own["seconds"].diff().fillna(own["seconds"]), strict=True):
+        rows.append((" and ".join(ADDED[before:size]), float(seconds)))
+        before = size
+    return rows
 
 
 def device_words():
@@ -48,7 +106,7 @@ def accuracy_words(tutorial, bench, images):
     ]
 
 
-def page(ratios, exponents, settings, agreement, environment):
+def page(ratios, scaling, settings, agreement, environment):
     lines = [
         "# Speed",
         "",
@@ -67,9 +125,8 @@ def page(ratios, exponents, settings, agreement, environment):
     lines += ["", device_words(), "", "![ratios](ratios.png)", ""]
     if agreement:
         lines += [*accuracy_words(**agreement), ""]
-    lines += ["## How cost grows", "", "| with | exponent |", "|---|---:|"]
-    lines += [f"| {what} | {value:.2f} |" for what, value in exponents.items()]
-    lines += ["", "![scaling](scaling.png)", "", "## Where the seconds go", "", "![profile](profile.png)", ""]
+    lines += [*growth_words(scaling), "", "![scaling](scaling.png)", ""]
+    lines += ["## Where the seconds go", "", "![profile](profile.png)", ""]
     lines += [
         "## Settings",
         "",
@@ -89,6 +146,27 @@ def page(ratios, exponents, settings, agreement, environment):
     return "\n".join(lines)
 
 
+def growth_words(scaling):
+    """Return the tables of how cost grows."""
+    lines = [
+        "## How cost grows",
+        "",
+        "A straight line through the seconds of all sizes (least squares), and the exponent of the last",
+        "doubling.",
+        "",
+        "| with | fixed (s) | growing (s) | exponent |",
+        "|---|---:|---:|---:|",
+    ]
+    for what, own in scaling.groupby("what", sort=False):
+        if what in UNITS:
+            g = growth(own, *UNITS[what])
+            lines.append(f"| {what} | {g.fixed:.2g} | {g.each:.2g} per {g.unit} | {g.exponent:.2f} |")
+    added = strategies_added(scaling[scaling["what"] == IN_TURN])
+    lines += ["", f"With {IN_TURN}, added one after the other; the first has all that a study needs:", ""]
+    lines += ["| strategy | seconds more |", "|---|---:|"]
+    return [*lines, *(f"| {names} | {seconds:.1f} |" for names, seconds in added)]
+
+
 def save(figure, path):
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160, format="png", bbox_inches="tight")
@@ -105,7 +183,7 @@ def draw_ratios(ratios, path):
     axes.hlines(places, own["low"], own["high"], color=INK, linewidth=2)
     axes.plot(own["median"], places, "o", color="#0072b2", label="measured (median, lowest to highest)")
     axes.plot(targets, places, "|", color="#c05400", markersize=16, markeredgewidth=2, label="target")
-    axes.set(xscale="log", yticks=places, xlabel="ratio (logarithmic)")
+    axes.set(xscale="log", yticks=places, xlabel="ratio (log scale)")
     axes.set_yticklabels(own["name"])
     axes.axvline(1, color=MUTED, linewidth=0.8, zorder=0)
     axes.set_xticks([1, 10, 100], ["1", "10", "100"])
@@ -113,20 +191,42 @@ def draw_ratios(ratios, path):
     save(figure, path)
 
 
-def draw_scaling(scaling, exponents, path):
+def draw_scaling(scaling, path):
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 6), layout="constrained")
+    figure = Figure((8, 6.4), layout="constrained")
     panels = figure.subplots(2, 2).ravel()
     for axes, (what, own) in zip(panels, scaling.groupby("what", sort=False), strict=True):
-        axes.plot(own["size"], own["seconds"], "o-", color="#0072b2")
-        axes.set(xscale="log", yscale="log", xlabel=what, ylabel="seconds")
-        axes.set_xticks(own["size"], [str(size) for size in own["size"]])
-        axes.minorticks_off()
-        ticks = np.geomspace(own["seconds"].min(), own["seconds"].max(), 3)
-        axes.set_yticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        axes.set_title(f"exponent {exponents[what]:.2f}", loc="left", fontsize="medium")
+        if what in UNITS:
+            draw_growth(axes, own, growth(own, *UNITS[what]))
+        else:
+            draw_added(axes, own)
     save(figure, path)
+
+
+def draw_growth(axes, own, found):
+    sizes = np.linspace(own["size"].min(), own["size"].max(), 100)
+    axes.plot(sizes, found.fixed + found.each * sizes**found.power, color=MUTED, linewidth=1)
+    axes.plot(own["size"], own["seconds"], "o", color="#0072b2")
+    axes.set(xscale="log", yscale="log", xlabel=f"{own['what'].iloc[0]} (log scale)")
+    axes.set_ylabel("seconds (log scale)")
+    axes.set_xticks(own["size"], [str(size) for size in own["size"]])
+    axes.minorticks_off()
+    ticks = np.geomspace(own["seconds"].min(), own["seconds"].max(), 3)
+    axes.set_yticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    words = f"{found.fixed:.2g} s + {found.each:.2g} s per {found.unit}"
+    axes.set_title(
+        f"{words}\nexponent of the last doubling {found.exponent:.2f}", loc="left", fontsize="medium"
+    )
+
+
+def draw_added(axes, own):
+    names, seconds = zip(*reversed(strategies_added(own)), strict=True)
+    axes.barh([name.replace(" and ", " and\n") for name in names], seconds, color="#0072b2")
+    axes.set_xlabel("seconds more (one trial, one seed, one epoch)")
+    axes.set_title(
+        "strategies added in turn,\nthe first with all that a study needs", loc="left", fontsize="medium"
+    )
 
 
 def draw_profile(profile, path):
@@ -142,3 +242,7 @@ def draw_profile(profile, path):
     axes.margins(x=0.2)
     axes.set(xlabel="seconds of small_similar with 2 trials, 2 seeds, 2 epochs, in one process")
     save(figure, path)
+
+
+if __name__ == "__main__":
+    draw(Path(*sys.argv[1:]) if sys.argv[1:] else Path("reports/performance"))
