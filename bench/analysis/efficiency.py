@@ -102,9 +102,10 @@ class Efficiency:
             return f"{who} is ahead of {other} from about {crossover.labels:,.0f} labels on{interval}."
         if sure:
             return f"{who} is ahead of {other} at every size from {first} to {last} labels{interval}."
-        where = f"overtakes that of {other} at about {crossover.labels or 0:,.0f} labels"
-        if crossover.outcome == "ahead throughout":
+        if crossover.labels is None:
             where = f"is above that of {other} at every size from {first} to {last} labels"
+        else:
+            where = f"overtakes that of {other} at about {crossover.labels:,.0f} labels"
         doubt = f"up to {last} labels {who} is not shown to stay ahead"
         return f"The mean of {who} {where}{interval}; {doubt}."
 
