@@ -1,19 +1,17 @@
 """A run in flight on disk, so that a process that dies, or is asked to stop, loses seconds and not hours."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from bench.errors import InputError
+from bench.interrupts import pause_seconds
 from bench.paths import home, replacing
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30.0  # between two checkpoints of a run; shorter runs write none
 MOST_SHARE = 0.02  # of a run's time that writing may take
 
 
@@ -28,7 +26,7 @@ class Checkpoint:
 
     def __init__(self, key: str) -> None:
         self._path = home() / "checkpoints" / f"{key}.pt"
-        self._pause = _seconds_from_environment()
+        self._pause = pause_seconds()
         self._due = time.monotonic() + self._pause
 
     @property
@@ -63,11 +61,3 @@ class Checkpoint:
         """Remove the file, and what a killed process left beside it."""
         for path in [self._path, *self._path.parent.glob(f".{self._path.name}.*")]:
             path.unlink(missing_ok=True)
-
-
-def _seconds_from_environment() -> float:
-    text = os.environ.get("BENCH_CHECKPOINT_SECONDS", "")
-    try:
-        return float(text) if text else SECONDS
-    except ValueError:
-        raise InputError(f"'{text}' is not a number of seconds", "BENCH_CHECKPOINT_SECONDS") from None

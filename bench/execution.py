@@ -211,21 +211,29 @@ def _time_step(
     return seconds[0], min(seconds[1:])
 
 
-def each_on_a_thread(work: Callable[..., None], pieces: Sequence[tuple[Any, ...]], device: str) -> None:
+def each_on_a_thread(
+    work: Callable[..., None],
+    pieces: Sequence[tuple[Any, ...]],
+    device: str,
+    note: Callable[[int], None] = lambda _count: None,
+) -> None:
     """Call `work` with each of `pieces`, on a CPU several at a time with one thread each.
+
+    `note` is told, in the caller's thread, how many of the first pieces are done.
 
     Convolutions of small batches get more out of the cores so than each with all threads, and what a piece
     gives depends neither on how many threads there are nor on how many pieces.
     """
     threads = torch.get_num_threads()
     if device != "cpu" or threads == 1:
-        for piece in pieces:
+        for count, piece in enumerate(pieces, 1):
             work(*piece)
+            note(count)
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for _ in pool.map(lambda piece: work(*piece), pieces):
-            pass
+        for count, _ in enumerate(pool.map(lambda piece: work(*piece), pieces), 1):
+            note(count)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # some of it is one number for all

@@ -4,8 +4,9 @@ What a frozen prefix makes of an image never changes, so it is computed once: fo
 strategies and studies, whichever images each of them takes. An entry is `<key>.f32`, a row of numbers for
 each image of the data set (a hole in the file where it was not wanted yet), and `<key>.npy`, which says of
 each row whether it is there, its checksum and what it took. Rows are written first, and what says so then,
-under a temporary name that is renamed: a row that it does not name does not exist. The least recently used
-entries go first when the store is full.
+under a temporary name that is renamed: a row that it does not name does not exist. That is done every so
+often while rows are computed, so that whoever is interrupted loses seconds. The least recently used entries
+go first when the store is full.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import InputError
+from bench.interrupts import pause_seconds
 from bench.paths import cache, locked, replacing
 from bench.spec import digest
 
@@ -29,7 +31,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 20e9  # bytes
 ROW = np.dtype([("there", "?"), ("crc32", "<u4"), ("seconds", "<f4")])
-Fill = Callable[[np.ndarray, np.ndarray], None]
+Note = Callable[[int], None]  # how many of the rows, counted from the first, are written
+Fill = Callable[[np.ndarray, np.ndarray, Note], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ class FeatureStore:
             identity: JSON types; all that decides the numbers.
             shape: of the whole array, a row for each image of the data set.
             rows: the images whose features are wanted.
-            fill: writes the rows that it is given into the array that it is given.
+            fill: writes the rows that it is given into the array that it is given, and notes how far it is.
 
         Returns:
             The entry, or None if the store can't hold it (too large, or the disk is full).
@@ -134,15 +137,9 @@ class FeatureStore:
                 for start, stop in _runs(rows):
                     # so that a full disk is an error here and not a SIGBUS when the map is written to
                     os.posix_fallocate(file.fileno(), width * start, width * (stop - start))
-            array = np.memmap(data, dtype=np.float32, mode="r+", shape=tuple(shape))
-            started = time.perf_counter()
-            fill(array, rows)
-            array.flush()
-            table["seconds"][rows] = (time.perf_counter() - started) / len(rows)
-            table["crc32"][rows] = [_checksum(array[row]) for row in rows]
-            table["there"][rows] = True
-            with replacing(meta) as temporary, temporary.open("wb") as file:
-                np.save(file, table)
+            filling = _Filling(np.memmap(data, dtype=np.float32, mode="r+", shape=tuple(shape)), table, meta)
+            fill(filling.array, rows, lambda count: filling.note(rows[:count]))
+            filling.keep(rows)
         except BaseException:
             if not meta.exists():
                 data.unlink(missing_ok=True)
@@ -163,6 +160,33 @@ class FeatureStore:
                 data.with_suffix(".npy").unlink(missing_ok=True)
                 data.unlink(missing_ok=True)
                 used -= sizes[data]
+
+
+class _Filling:
+    """Rows on their way into an entry: what is done is written down when enough time has passed."""
+
+    def __init__(self, array: np.memmap[Any, Any], table: np.ndarray, meta: Path) -> None:
+        self.array, self.table, self.meta = array, table, meta
+        self._kept = 0
+        self._pause, self._since = pause_seconds(), time.perf_counter()
+
+    def note(self, done: np.ndarray) -> None:
+        """Take note of all rows that are done, and keep them if it is time."""
+        if time.perf_counter() - self._since >= self._pause:
+            self.keep(done)
+
+    def keep(self, done: np.ndarray) -> None:
+        """Write down what is done, but for what already is."""
+        rows = done[self._kept :]
+        if not len(rows):
+            return
+        self.array.flush()
+        self.table["seconds"][rows] = (time.perf_counter() - self._since) / len(rows)
+        self.table["crc32"][rows] = [_checksum(self.array[row]) for row in rows]
+        self.table["there"][rows] = True
+        with replacing(self.meta) as temporary, temporary.open("wb") as file:
+            np.save(file, self.table)
+        self._kept, self._since = len(done), time.perf_counter()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.data.augment import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
 from bench.execution import each_on_a_thread
-from bench.features import FeatureStore
+from bench.features import FeatureStore, Note
 from bench.models.prefix import replica
 from bench.rows import Rows
 from bench.study import Target
@@ -166,8 +166,8 @@ class Features:
         self._shape = self._shape or tuple(self._compute(indices[:1], None, self.prefix).shape[1:])
         one = identity["augmentation"] is None
 
-        def fill(array: np.ndarray, rows: np.ndarray) -> None:
-            own = threading.local()
+        def fill(array: np.ndarray, rows: np.ndarray, note: Note) -> None:
+            own, size = threading.local(), self.images.eval_batch
 
             def compute(batch: np.ndarray, wanted: int, view: int) -> None:
                 if not hasattr(own, "prefix"):
@@ -175,10 +175,8 @@ class Features:
                 features = self._compute(batch, None if one else view, own.prefix)
                 array[batch[:wanted], view] = features[:wanted].cpu().numpy()
 
-            pieces = [
-                (*batch, view) for batch in _filled_up(rows, self.images.eval_batch) for view in range(views)
-            ]
-            each_on_a_thread(compute, pieces, self.images.device)
+            pieces = [(*batch, view) for batch in _filled_up(rows, size) for view in range(views)]
+            each_on_a_thread(compute, pieces, self.images.device, lambda done: note(done // views * size))
 
         shape = (len(self.images.dataset.labels), views, *self._shape)
         entry = self.store.get(identity, shape, np.unique(indices), fill)

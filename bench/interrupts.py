@@ -1,4 +1,7 @@
-"""A first Ctrl-C waits until what must not be cut in two is done; a second one acts at once."""
+"""A first Ctrl-C waits until what must not be cut in two is done; a second one acts at once.
+
+Whatever takes longer than `pause_seconds` saves what it has that often: no signal comes before a power cut.
+"""
 
 import os
 import signal
@@ -8,6 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from bench.errors import InputError
+
+SECONDS = 30.0  # between two savings of what is under way; what is shorter is not saved
 STOPS = (signal.SIGINT, signal.SIGTERM)
 NOTICE = b"bench: finishing the step and saving it; press Ctrl-C again to stop at once\n"
 
@@ -15,6 +21,15 @@ NOTICE = b"bench: finishing the step and saving it; press Ctrl-C again to stop a
 def stop(_number: int, _frame: FrameType | None) -> None:
     """Be the handler of a signal that means the same as Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def pause_seconds() -> float:
+    """Return the seconds between two savings: `BENCH_CHECKPOINT_SECONDS`, else 30."""
+    text = os.environ.get("BENCH_CHECKPOINT_SECONDS", "")
+    try:
+        return float(text) if text else SECONDS
+    except ValueError:
+        raise InputError(f"'{text}' is not a number of seconds", "BENCH_CHECKPOINT_SECONDS") from None
 
 
 @contextmanager

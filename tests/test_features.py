@@ -1,15 +1,21 @@
 """The feature store: each image's features are computed once, checked, bounded, shared between processes."""
 
 import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from bench.data.dataset import UNASSIGNED, Dataset
 from bench.errors import InputError
 from bench.features import FeatureStore
-from bench.inputs import _filled_up
+from bench.inputs import Features, Images, _filled_up
+from bench.study import Target
 
 SHAPE = (8, 3, 5)  # of 8 images
 ALL = np.arange(8)
@@ -18,7 +24,7 @@ ROW_BYTES = 60
 
 
 def noting(filled):
-    def fill(array, rows):
+    def fill(array, rows, note):
         filled.append(rows.tolist())
         array[rows] = NUMBERS[rows]
 
@@ -75,7 +81,7 @@ def test_what_is_damaged_is_noticed_and_computed_again(tmp_path, damage, caplog)
 
 
 def test_a_failure_while_computing_leaves_what_was_there(tmp_path):
-    def fail(array, rows):
+    def fail(array, rows, note):
         array[rows] = -1
         raise RuntimeError("half way")
 
@@ -91,10 +97,88 @@ def test_a_failure_while_computing_leaves_what_was_there(tmp_path):
     assert np.array_equal(entry.array, NUMBERS)
 
 
+def half_way(array, rows, note):
+    array[rows[:5]] = NUMBERS[rows[:5]]
+    note(5)
+    array[rows[5:]] = -1
+    raise KeyboardInterrupt
+
+
+def test_who_is_interrupted_keeps_the_rows_that_were_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
+    with pytest.raises(KeyboardInterrupt):
+        FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, half_way)
+    filled = []
+    entry = FeatureStore(tmp_path).get({"a": 1}, SHAPE, ALL, noting(filled))
+    assert filled == [[5, 6, 7]]
+    assert np.array_equal(entry.array, NUMBERS)
+    assert (entry.seconds > 0).all()
+
+
+IMAGES, BATCH = 110, 32
+
+
+class Deadly(nn.Module):
+    """Means over the pixels; the process is killed in its n-th batch. The first only asks for the shape."""
+
+    seen = 0  # by all copies: each thread has its own
+
+    def __init__(self, deadly):
+        super().__init__()
+        self.deadly = deadly
+        Deadly.seen = 0
+
+    def forward(self, images):
+        Deadly.seen += 1
+        if Deadly.seen == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return images.mean((2, 3))
+
+
+def _prepare(folder, deadly=0):
+    """Compute the features of all images, in one thread so that the batches come in turn."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    unused = np.zeros(IMAGES, np.int64)
+    dataset = Dataset(
+        "noise",
+        ("a", "b"),
+        rng.integers(0, 256, (IMAGES, 96, 96, 3), dtype=np.uint8),
+        unused,
+        np.full(IMAGES, UNASSIGNED, np.int8),
+        tuple(map(str, unused)),
+        "d" * 64,
+    )
+    target = Target(data="noise", image_size=96, augmentation={"views": 2})
+    images = Images(dataset, target, (0.0,) * 3, (1.0,) * 3, "cpu")
+    assert images.eval_batch == BATCH
+    features = Features(images, Deadly(deadly), {}, FeatureStore(folder))
+    assert features.prepare_training(np.arange(IMAGES))
+    return features, Deadly.seen - 1
+
+
+def test_who_is_killed_keeps_the_images_that_were_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
+    killed = multiprocessing.get_context("spawn").Process(target=_prepare, args=(tmp_path / "killed", 6))
+    killed.start()
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
+    threads = torch.get_num_threads()
+    try:
+        again, batches = _prepare(tmp_path / "killed")
+        undisturbed, all_batches = _prepare(tmp_path / "undisturbed")
+    finally:
+        torch.set_num_threads(threads)
+    assert (batches, all_batches) == (4, 8), "two batches of two views each were done"
+    for seed in (1, 2):
+        numbers = [f.train(np.arange(IMAGES), seed, 0) for f in (again, undisturbed)]
+        assert torch.equal(*numbers)
+
+
 def wide(filled):
     """An entry of 40 kB: files take whole blocks of the disk."""
 
-    def fill(array, rows):
+    def fill(array, rows, note):
         filled.append(len(rows))
         array[rows] = 1
 
@@ -125,7 +209,7 @@ def test_holes_take_no_room(tmp_path):
     assert data.stat().st_blocks * 512 < 100_000
 
 
-def noting_ones(array, rows):
+def noting_ones(array, rows, note):
     array[rows] = 1
 
 
@@ -142,7 +226,7 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch):
 
 
 def _compute(folder, queue):
-    def fill(array, rows):
+    def fill(array, rows, note):
         queue.put("computed")
         array[rows] = 1
 
