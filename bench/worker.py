@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench import memory
 from bench.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
+from bench.data.splitting import ordered
 from bench.environment import describe
 from bench.errors import InputError
 from bench.execution import Execution, choose_device, choose_precision, compiled_where_it_pays, prepare
@@ -262,13 +263,17 @@ class Worker:
         return f"{plan.matrix()}\nstages: {' '.join(self._stages)} · head\n"
 
     def try_step(self, arm: Arm, parts: Split) -> tuple[str, int]:
-        """Build an arm, train it on one batch, and return its matrix and how many parameters it trains.
+        """Build an arm, train it on a batch, and return its matrix and how many parameters it trains.
+
+        The batch has an image of each class, and more images than fit into one if there are more classes.
 
         Raises:
             InputError: if that fails.
         """
         params = STRATEGIES[arm.strategy].defaults
-        batch, val = parts.train[: self.study.training.batch_size], parts.val[: self.images.eval_batch]
+        count = max(self.study.training.batch_size, len(self.dataset.classes))
+        batch = np.sort(ordered(parts.train, self.dataset.labels, "proportional", (0,))[:count])
+        val = parts.val[: self.images.eval_batch]
         with tempfile.TemporaryDirectory() as folder:
             self.features = FeatureStore(Path(folder))
             self._opened.clear()  # they would write to the folder of the arm before

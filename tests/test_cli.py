@@ -313,6 +313,13 @@ def test_check_builds_every_arm_and_says_where_things_come_from(bench_here):
         assert text in done.stdout
 
 
+def test_check_trains_on_images_of_every_class(bench_here):
+    settings = ("--set", "strategies=[linear_probe]", "--set", "training.batch_size=2")
+    done = bench_here("check", "--study", "stripes.yaml", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "linear_probe: 1,539 trainable parameters; one step done" in done.stdout
+
+
 def test_a_dry_run_shows_the_resolved_study_and_does_nothing(bench_here, tmp_path):
     done = bench_here("run", "--study", "stripes.yaml", "--trials", 7, "--dry-run", home=tmp_path / "none")
     assert yaml.safe_load(done.stdout)["tuning"]["trials"] == 7
