@@ -5,6 +5,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -47,12 +48,46 @@ def describe(device: str = "", *, commit: bool = True) -> dict[str, Value]:
 
 @cache
 def git_commit(folder: Path) -> str:
-    """Return the commit checked out in a folder, with `-dirty` if tracked files differ, or `` if none."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Return the commit checked out in a folder, with `-dirty` if tracked files differ, or `` if none.
+
+    Reports in the folder may differ: a study writes them. The folder may be a stranger's, whose repository
+    can name programs that git starts when it compares files: none of them is started. A file that only such
+    a program could tell to be unchanged counts as changed.
+    """
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        commit = _git(folder, "rev-parse", "--verify", "HEAD").strip()
+        names = _git(folder, "config", "--list", "--name-only", "-z").split("\0")
+        filters = [name for name in names if name.startswith("filter.")]
+        changed = _git(folder, *_COMPARE, off=filters)
     except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit yet
         return ""
+    return f"{commit}-dirty" if changed else commit
+
+
+_NO_FETCHING = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+_COMPARE = (
+    *("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all"),
+    *("--", ":/", ":(exclude)reports"),
+)
+
+
+def _git(folder: Path, *words: str, off: Sequence[str] = ()) -> str:
+    """Return what git says, which starts neither hooks nor a file monitor and fetches nothing.
+
+    Args:
+        folder: of the repository, or in it.
+        words: the command.
+        off: settings to take for empty.
+    """
+    settings = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, **dict.fromkeys(off, "")}
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", **_NO_FETCHING}
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    environment["GIT_CONFIG_COUNT"] = str(first + len(settings))
+    for number, (name, value) in enumerate(settings.items(), first):
+        environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    return done.stdout
 
 
 def _version(package: str) -> str:

@@ -235,8 +235,11 @@ def test_nothing_heavy_is_imported_before_it_is_used():
     assert answer.stdout.strip() == "set()"
 
 
-def test_git_commit_of_a_folder(tmp_path):
-    def git(*words):
+@pytest.fixture
+def git(tmp_path):
+    """Run git in a repository of its own."""
+
+    def run(*words):
         who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
         who |= {"GIT_COMMITTER_EMAIL": "a@b", "GIT_CONFIG_GLOBAL": os.devnull}
         command = ["git", "-C", str(tmp_path), *words]
@@ -244,19 +247,83 @@ def test_git_commit_of_a_folder(tmp_path):
             command, env=os.environ | who, capture_output=True, text=True, check=True
         ).stdout
 
-    def commit():
-        environment.git_commit.cache_clear()
-        return environment.git_commit(tmp_path)
+    return run
 
-    assert commit() == ""
+
+def commit_of(folder):
+    environment.git_commit.cache_clear()
+    return environment.git_commit(folder)
+
+
+def test_git_commit_of_a_folder(git, tmp_path):
+    assert commit_of(tmp_path) == ""
     git("init")
-    assert commit() == ""
+    assert commit_of(tmp_path) == ""
+    (tmp_path / "reports").mkdir()
+    for name in ("a", "reports/b"):
+        (tmp_path / name).write_text("1")
+        git("add", name)
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD").strip()
+    assert commit_of(tmp_path) == commit
+    (tmp_path / "reports" / "b").write_text("2")
+    (tmp_path / "untracked").touch()
+    os.utime(tmp_path / "a", (1, 1))
+    assert commit_of(tmp_path) == commit, "what a study writes is no change of the code"
+    (tmp_path / "a").write_text("2")
+    assert commit_of(tmp_path) == f"{commit}-dirty"
+    git("add", "a")
+    assert commit_of(tmp_path) == f"{commit}-dirty"
+
+
+@pytest.mark.parametrize("attributes", [".gitattributes", ".git/info/attributes"])
+def test_a_strangers_repository_starts_nothing(git, tmp_path, attributes):
+    git("init")
+    (tmp_path / "a.txt").write_text("1")
+    (tmp_path / ".gitattributes").touch()
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit, pwned = git("rev-parse", "HEAD").strip(), tmp_path / "pwned"
+    (tmp_path / attributes).parent.mkdir(exist_ok=True)
+    (tmp_path / attributes).write_text("*.txt filter=one=two diff=x")
+    (tmp_path / "hooks").mkdir()
+    for hook in ("post-index-change", "fsmonitor-watchman"):
+        (tmp_path / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {pwned}\n")
+        (tmp_path / "hooks" / hook).chmod(0o755)
+    for name, value in {
+        "core.fsmonitor": f"touch {pwned}; false",
+        "core.hooksPath": "hooks",
+        "filter.one=two.clean": f"touch {pwned}; cat",
+        "filter.one=two.process": f"touch {pwned}",
+        "filter.one=two.required": "true",
+        "diff.external": f"touch {pwned}",
+        "diff.x.textconv": f"touch {pwned}",
+    }.items():
+        git("config", name, value)
+    os.utime(tmp_path / "a.txt", (1, 1))
+    dirty = attributes == ".gitattributes"  # which is a tracked file that differs
+    assert commit_of(tmp_path) == commit + "-dirty" * dirty
+    assert not pwned.exists()
+
+
+def test_a_strangers_repository_fetches_nothing(git, tmp_path):
+    git("init")
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "-m", "first")
-    assert commit() == git("rev-parse", "HEAD").strip()
-    (tmp_path / "a").write_text("2")
-    assert commit() == git("rev-parse", "HEAD").strip() + "-dirty"
+    pwned = tmp_path / "pwned"
+    for name, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": str(tmp_path),
+        "remote.origin.uploadpack": f"touch {pwned};",
+    }.items():
+        git("config", name, value)
+    tree = git("rev-parse", "HEAD^{tree}").strip()
+    (tmp_path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    assert commit_of(tmp_path) == ""
+    assert not pwned.exists()
 
 
 def test_a_process_is_known_by_host_number_and_start():
