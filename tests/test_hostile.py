@@ -1,6 +1,7 @@
 """What strangers write, study files and pictures, is refused with a clear line and never executed."""
 
 import contextlib
+import os
 import pickle
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.data import find_source
 from bench.data.convert import _or_reason
 from bench.data.decode import open_image, to_square
 from bench.errors import InputError
 from bench.models.weights import _read
-from bench.study import load
+from bench.study import Head, Source, load
 
 ROOT = Path(__file__).resolve().parent.parent
 VALID = "question: q\nsource: {model: timm/resnet18}\ntarget: {data: x}\n"
@@ -106,6 +108,46 @@ def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeyp
     with pytest.raises(InputError, match="not a file of weights"):
         _read(tmp_path / "weights.pth")
     assert Checkpoint("a").load() is None
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "as before torch 1.6"])
+def test_a_pickle_among_downloaded_weights_is_not_executed(tmp_path, monkeypatch, zipped):
+    from torchvision.models import DenseNet121_Weights, densenet121
+
+    from bench.models.build import _template, build
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    _template.cache_clear()
+    cached = tmp_path / "hub" / "checkpoints" / Path(DenseNet121_Weights.DEFAULT.url).name
+    cached.parent.mkdir(parents=True)
+    source, state = Source(model="torchvision/densenet121"), densenet121().state_dict()
+    torch.save(state, cached, _use_new_zipfile_serialization=zipped)
+    model = build(source, Head(), 2, 32, "pretrained", 0)
+    assert torch.equal(next(model.backbone.parameters()), next(iter(state.values())))
+    _template.cache_clear()
+    torch.save({**state, "more": Touch()}, cached, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="default weights of torchvision/densenet121"):
+        build(source, Head(), 2, 32, "pretrained", 0)
+    assert not (tmp_path / "pwned").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+
+
+@pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
+def test_a_pickle_in_place_of_a_batch_of_cifar_is_not_executed(tmp_path, monkeypatch, file):
+    """All files of CIFAR are pickles; torchvision compares their MD5 with its own before it opens one."""
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "downloads" / "torchvision" / "CIFAR10" / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    for name in [entry[0] for entry in CIFAR10.train_list + CIFAR10.test_list] + ["batches.meta"]:
+        (folder / name).write_bytes(pickle.dumps(Touch() if name == file else {"data": [], "labels": []}))
+    with pytest.raises(InputError, match="corrupted"):
+        find_source("torchvision/CIFAR10").read()
     assert not (tmp_path / "pwned").exists()
 
 

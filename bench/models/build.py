@@ -15,7 +15,7 @@ from bench.models.initialise import he_initialise
 from bench.models.libraries import Library, Statistics, split_name
 from bench.models.prefix import Pack, Prefix, Suffix, Unpack, Values, handed_on, is_resumable
 from bench.models.stages import Stage, cut, drop_behind, map_exits, positions
-from bench.models.weights import PACKAGED, load_file, locate
+from bench.models.weights import PACKAGED, load_file, locate, tensors_only
 from bench.study import Head, Source
 
 TRACED_SIDE = 64  # pixels; networks halve the resolution five times
@@ -249,7 +249,8 @@ def _without_classifier(library: Library, model: nn.Module, image_size: int, tak
 def _download(source: Source, image_size: int) -> nn.Module:
     library, name = split_name(source.model)
     try:
-        return library.create(name, image_size, True)
+        with tensors_only():
+            return library.create(name, image_size, True)
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(

@@ -3,7 +3,9 @@
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Triple = tuple[float, ...]
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # read at each load
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,18 @@ def load_file(model: "nn.Module", path: Path, in_order: bool) -> None:
             what = f"'{name}' has shape {tuple(tensor.shape)}, the model {tuple(own[name].shape)}"
             raise InputError(f"weights don't fit {type(model).__name__}: {what}", str(path))
     model.load_state_dict(state, strict=False)
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Let `torch.load` read nothing but tensors, whatever it is asked for: torchvision asks for all."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _differing_classifier(own: Mapping[str, "Tensor"], state: Mapping[str, "Tensor"]) -> set[str]:
