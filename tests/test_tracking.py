@@ -209,11 +209,29 @@ def test_one_run_a_key_done_first_then_newest(runs):
         assert run is (finished or same)[0]
 
 
-@given(st.text(alphabet="abc0:/@.-", max_size=20))
-def test_a_password_is_never_shown(password):
-    text = f"postgresql://user:{password.replace('/', '').replace('@', '')}S3CRET@host:5432/db?x=1"
+@given(st.text(alphabet="abc0:/@.-?&=", max_size=20), st.sampled_from(["://", ":/"]))
+def test_a_password_is_never_shown(password, colon):
+    text = f"postgresql{colon}user:{password}S3CRET{password}@host:5432/db?x=1"
     assert "S3CRET" not in address.shown(text)
-    assert address.shown(text).endswith("@host:5432/db?x=1")
+    assert address.shown(text).startswith(f"postgresql{colon}user:***@")
+    assert address.shown(text).endswith("@host:5432/db?x=***")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "postgresql://host/db?user=me&password=S3C/R@T&sslmode=require",
+            "postgresql://host/db?user=***&password=***&sslmode=***",
+        ),
+        ("postgresql://me:a/b@c@host/db", "postgresql://me:***@host/db"),
+        ("from http://me:a@b:1/x to 'http://c:2/y'", "from http://me:***@b:1/x to 'http://c:2/y'"),
+        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
+        ("at 12:30 a@b.c wrote", "at 12:30 a@b.c wrote"),
+    ],
+)
+def test_what_is_shown_of_an_address(text, shown):
+    assert address.shown(text) == shown
 
 
 def test_environment_says_what_the_numbers_were_made_with():

@@ -6,6 +6,7 @@ import sys
 import threading
 import urllib.request
 
+import psutil
 import pytest
 import requests
 from postgres import running_postgres
@@ -41,6 +42,17 @@ class TestServer(StoreContract):
     def test_its_port_is_busy_for_another(self, uri, tmp_path):
         with pytest.raises(InputError, match=r"--port: port .* can't be used .*choose another"):
             ui_command(f"sqlite:///{tmp_path}/a.db", "127.0.0.1", int(uri.rpartition(":")[2]))
+
+
+def test_the_store_is_no_argument_and_no_proxy_is_asked(tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(f"sqlite:///{tmp_path}/store.db", tmp_path) as (process, _):
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert started
+        assert not [word for one in started for word in one.cmdline() if "store.db" in word]
+    assert (tmp_path / "store.db").exists()
 
 
 @pytest.fixture(scope="module")

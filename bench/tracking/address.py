@@ -45,8 +45,13 @@ def resolve_uri(uri: str | None = None) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address, or a text that holds one, without its password."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", uri)
+    """Return an address, or a text that holds some, without passwords: before the last @, or in a query."""
+    return re.sub(r"\S*:/\S+", lambda found: _without_passwords(found[0]), uri)
+
+
+def _without_passwords(uri: str) -> str:
+    uri = re.sub(r"(:/*[^:/@?]*):.*@", r"\1:***@", uri)
+    return re.sub(r"([?&][^=&]+=)[^&]*", r"\1***", uri)
 
 
 def is_server(uri: str) -> bool:

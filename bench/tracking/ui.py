@@ -38,11 +38,12 @@ def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[s
             "the store is a server and shows its own UI", address.shown(uri), "open it in a browser"
         )
     _check_port(host, port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
     command += ["--artifacts-destination", str(address.artifact_folder(uri))]
     command += ["--host", host, "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return command, {**os.environ, **quiet}
+    store = {"MLFLOW_BACKEND_STORE_URI": uri}  # whose password all users would see among the arguments
+    return command, {**os.environ, **quiet, **store}
 
 
 def run_ui(uri: str | None, host: str, port: int) -> None:
@@ -99,10 +100,11 @@ def _check_port(host: str, port: int) -> None:
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, host: str, log: Path) -> None:
     here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is not for this machine
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.poll() is None:
         with suppress(OSError):
-            urllib.request.urlopen(f"http://{here}:{port}/health", timeout=5).close()
+            direct.open(f"http://{here}:{port}/health", timeout=5).close()
             return
         time.sleep(0.2)
     raise InputError("the MLflow UI did not start", str(log), _last_line(log))
