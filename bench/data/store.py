@@ -5,6 +5,7 @@ An entry `images/<key>/` is two files: `images.u8`, the pixels of all images one
 and renamed; a lock makes the second process wait for the first.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -101,7 +102,8 @@ def _map_pixels(entry: Path, meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarr
     if touched:
         if pixel_digest(images, masks[0] if masks else None, meta) != meta["digest"]:
             raise ValueError(f"{_PIXELS} does not match its checksum")
-        _stamp(entry, meta)
+        with contextlib.suppress(OSError):  # a copy that can only be read: it is hashed at every start
+            _stamp(entry, meta)
     return images, masks[0] if masks else None
 
 

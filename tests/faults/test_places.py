@@ -10,6 +10,9 @@ import pytest
 from test_kills import count_differences, ended_runs
 from tiny_bench import clock_is_set_back, private_umask
 
+from bench.data import load
+from bench.study import Target
+
 pytestmark = pytest.mark.slow
 
 
@@ -103,6 +106,17 @@ def test_a_disk_that_can_only_be_read(bench, expected, tmp_path, small_disk):
     assert process.exitcode == 0, said(tmp_path / "measured" / "log")
     mount_again("rw")
     assert ends_with() == 0, log.read_text()[-3000:]
+
+
+def test_a_copied_cache_that_can_only_be_read(bench, small_disk, monkeypatch):
+    """The files of a copy have times of their own, which can't be put right there."""
+    (disk, mount_again), target = small_disk, Target(data="unused", image_size=32)
+    monkeypatch.setenv("BENCH_CACHE", str(disk / "cache"))
+    before = load(target, bench.folder / "images").digest
+    (pixels,) = disk.glob("cache/images/*/images.u8")
+    os.utime(pixels, (1, 1))
+    mount_again("ro")
+    assert load(target, bench.folder / "images").digest == before
 
 
 def test_the_same_numbers_in_another_process_from_nothing(bench, expected, tmp_path):
