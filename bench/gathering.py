@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from bench import __version__
-from bench.data import near_duplicates
+from bench.data import NearDuplicate, in_words, near_duplicates
 from bench.data.dataset import Dataset, Split
 from bench.errors import NotStoredError
 from bench.spec import PROTOCOL, Purpose, Status, canonical_json, digest
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bench.planning import Plan
 
 EXPERIMENT = "bench/{study}"
-RECORD = 3  # raise it when what is recorded changes
+RECORD = 4  # raise it when what is recorded changes
 STUDY, FACTS, PICTURES = "study.yaml", "study.json", "test_images.zip"
 MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
 
@@ -55,11 +55,13 @@ def record(store: RunStore, run_id: str, plan: "Plan", budget: str, *, sizes: bo
         sizes: whether it is one of several numbers of training labels: not what the study's file says.
     """
     pictures = _pictures(plan.dataset, plan.splits[1].test)
+    pairs = near_duplicates(plan.dataset, list(plan.splits.values()))
     facts = {
         "arms": {arm.strategy: arm.key for arm in plan.arms},
         "classes": plan.dataset.classes,
         "side": plan.dataset.images.shape[1],  # pixels, that images are kept at
-        "provenance": _provenance(plan),
+        "provenance": _provenance(plan, pairs),
+        "near_duplicates": pairs,  # image, its part, the other, its part
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
@@ -222,7 +224,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def _provenance(plan: "Plan") -> dict[str, Any]:
+def _provenance(plan: "Plan", pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
     """Say where the numbers come from, as far as it is known before any run."""
     dataset, split = plan.dataset, plan.splits[1]
     return {
@@ -236,9 +238,7 @@ def _provenance(plan: "Plan") -> dict[str, Any]:
         "images": sizes(split),
         "split hash of seed 1": split.hash,
         "images left out": [f"{r.name}: {r.reason}" for r in dataset.rejected],
-        "near-duplicates across parts": [
-            " = ".join(map(str, pair)) for pair in near_duplicates(dataset, split)
-        ],
+        "near-duplicates across parts": in_words(pairs, split),
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import Dataset, Split, near_duplicates
+from bench.data import Dataset, NearDuplicate, Split, in_words, near_duplicates
 
 SIDE = 40
 
@@ -20,14 +20,14 @@ def smooth(number: int, count: int) -> np.ndarray:
     )
 
 
-def find(train, val, test, **limit):
+def find(train, val, test):
     images = np.concatenate([train, val, test])
     ends = np.cumsum([len(train), len(val), len(test)])
     names = tuple(f"image {number}" for number in range(len(images)))
     unused = np.zeros(len(images), dtype=np.int64)
     dataset = Dataset("made", ("a",), images, unused, unused.astype(np.int8), names, "")
     parts = Split(*(np.arange(end - len(p), end) for end, p in zip(ends, (train, val, test), strict=True)))
-    return near_duplicates(dataset, parts, **limit)
+    return near_duplicates(dataset, [parts])
 
 
 def test_different_images_are_none():
@@ -74,10 +74,31 @@ def test_flat_images_are_duplicates_only_at_the_same_level():
     assert [pair.name_a for pair in find(flat(100), flat(101), flat(200))] == ["image 1"]
 
 
-def test_the_limit_holds():
-    train = smooth(0, 20)
-    assert len(find(train, train, train)) == 40
-    assert len(find(train, train, train, limit=7)) == 7
+def test_the_training_images_of_every_seed_are_compared():
+    images = np.concatenate([smooth(0, 20), smooth(0, 20)[15:17]])
+    unused = np.zeros(22, dtype=np.int64)
+    dataset = Dataset("made", ("a",), images, unused, unused.astype(np.int8), tuple(map(str, range(22))), "")
+    val, test = np.array([20]), np.array([21])
+    seeds = [Split(np.array(train), val, test) for train in ([0, 1, 2], [2, 3, 16], [15, 1, 2])]
+    assert near_duplicates(dataset, seeds[:1]) == []
+    assert near_duplicates(dataset, seeds) == [
+        ("20", "val", "15", "train"),
+        ("21", "test", "16", "train"),
+    ]
+
+
+def test_they_are_counted_in_words():
+    def pairs(part, other, count):
+        return [NearDuplicate("a", part, "b", other)] * count
+
+    split = Split(np.arange(9), np.arange(380), np.arange(1950))
+    found = pairs("val", "train", 1) + pairs("test", "train", 1035) + pairs("test", "val", 10)
+    assert in_words(found, split) == (
+        "1,035 of 1,950 test images have a near-duplicate in train, 10 in val; "
+        "1 of 380 val images has a near-duplicate in train"
+    )
+    assert in_words(pairs("test", "val", 2), split) == "2 of 1,950 test images have a near-duplicate in val"
+    assert in_words([], split) == "none found"
 
 
 def test_images_smaller_than_the_thumbnails():

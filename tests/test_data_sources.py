@@ -81,7 +81,7 @@ def test_elpv_is_labelled_by_the_defect_probability():
     assert (dataset.parts == UNASSIGNED).all()
     assert dataset.licence == "CC BY-NC-SA 4.0"
     assert "elpv-dataset" in dataset.origin
-    assert near_duplicates(dataset, split(dataset, target("elpv"), 0))  # neighbouring cells of one wafer
+    assert near_duplicates(dataset, [split(dataset, target("elpv"), 0)])  # neighbouring cells of one wafer
 
 
 def test_mnist_5k_keeps_its_size_and_has_500_of_each_digit():

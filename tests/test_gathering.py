@@ -1,6 +1,7 @@
 """A study's evidence from the store alone: finished, unfinished, failed, changed since, or never recorded."""
 
 import io
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -121,7 +122,11 @@ def test_what_was_recorded_comes_back(store, recorded):
     assert list(evidence.images) == list(NAMES[3:])
     pictures = [Image.open(io.BytesIO(content)) for content in evidence.images.values()]
     assert {picture.size for picture in pictures} == {(64, 64)}
-    assert evidence.provenance["near-duplicates across parts"] == ["f.png = test = a/1.png = train"]
+    assert evidence.provenance["near-duplicates across parts"] == (
+        "1 of 3 test images has a near-duplicate in train"
+    )
+    facts = json.loads(next(store.read_all([gathering.find(store, plan.key)], gathering.FACTS)))
+    assert facts["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
     assert evidence.provenance["data licence"] == "CC0"
     assert evidence.provenance["images"] == {"train images": 2, "val images": 1, "test images": 3}
     assert evidence.provenance["environment"] == {"torch": "2", "threads": 1}

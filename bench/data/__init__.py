@@ -11,7 +11,7 @@ from bench.data.dataset import (
     Split,
     stored_side,
 )
-from bench.data.duplicates import NearDuplicate, near_duplicates
+from bench.data.duplicates import NearDuplicate, in_words, near_duplicates
 from bench.data.loading import find_source, load
 from bench.data.source import MASK_SOURCES, SOURCES, Raw, Source
 from bench.data.splitting import split
@@ -31,6 +31,7 @@ __all__ = [
     "Source",
     "Split",
     "find_source",
+    "in_words",
     "load",
     "near_duplicates",
     "split",

@@ -1,5 +1,7 @@
 """Near-duplicates across train, val and test: the leak that a split by random choice lets through."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,16 +24,21 @@ class NearDuplicate(NamedTuple):
     part_b: str
 
 
-def near_duplicates(dataset: Dataset, split: Split, limit: int = 1000) -> list[NearDuplicate]:
+def near_duplicates(dataset: Dataset, splits: Sequence[Split]) -> list[NearDuplicate]:
     """Return, for each val and test image that has one, its nearest near-duplicate in an earlier part.
 
     Two images are near-duplicates if their grey thumbnails differ by little beside the contrast of the image
     itself: recompressed, rescaled or slightly brighter copies do, other pictures of the same kind don't, and
     flat images, which a perceptual hash could not tell apart, must agree in their grey level. All pairs are
-    compared, as one matrix product: a second for 10,000 images. At most `limit` pairs are returned.
+    compared, as one matrix product: a second for 10,000 images.
+
+    Args:
+        dataset: decoded.
+        splits: of all seeds: each may train on other images, val and test are the same.
     """
     pairs: list[NearDuplicate] = []
-    parts = {"train": split.train, "val": split.val, "test": split.test}
+    train = np.unique(np.concatenate([split.train for split in splits]))
+    parts = {"train": train, "val": splits[0].val, "test": splits[0].test}
     thumbnails = {part: _thumbnails(dataset.images, indices) for part, indices in parts.items()}
     for part, earlier in (("val", ["train"]), ("test", ["train", "val"])):
         others = np.concatenate([parts[p] for p in earlier])
@@ -39,7 +46,20 @@ def near_duplicates(dataset: Dataset, split: Split, limit: int = 1000) -> list[N
             other_part = earlier[0] if other < len(parts[earlier[0]]) else earlier[-1]
             names = dataset.names[parts[part][own]], dataset.names[others[other]]
             pairs.append(NearDuplicate(names[0], part, names[1], other_part))
-    return pairs[:limit]
+    return pairs
+
+
+def in_words(pairs: Sequence[NearDuplicate], split: Split) -> str:
+    """Say how many images of test and val have a near-duplicate, and where."""
+    said = []
+    for part, size in (("test", len(split.test)), ("val", len(split.val))):
+        counts = Counter(pair.part_b for pair in pairs if pair.part_a == part)
+        found = [f"{counts[other]:,} in {other}" for other in ("train", "val") if counts[other]]
+        if found:
+            count, _, where = ", ".join(found).partition(" ")
+            have = "has" if count == "1" else "have"
+            said.append(f"{count} of {size:,} {part} images {have} a near-duplicate {where}")
+    return "; ".join(said) or "none found"
 
 
 def _nearest(own: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
