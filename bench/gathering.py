@@ -27,7 +27,7 @@ from bench.data.dataset import Dataset, Split
 from bench.errors import NotStoredError
 from bench.spec import PROTOCOL, Purpose, Status, canonical_json, digest
 from bench.strategies import STRATEGIES
-from bench.study import Study, as_yaml, parse
+from bench.study import Study, as_yaml, available, load, parse
 from bench.tracking import address, frames
 from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.store import RunStore
@@ -228,7 +228,7 @@ def _provenance(plan: "Plan", pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
     """Say where the numbers come from, as far as it is known before any run."""
     dataset, split = plan.dataset, plan.splits[1]
     return {
-        "command": address.shown(shlex.join(["bench", "run", *sys.argv[2:]])),  # without passwords
+        "command": address.shown(shlex.join(["bench", "run", *_arguments(plan.study)])),  # without passwords
         "protocol": PROTOCOL,
         "data": dataset.name,
         "data origin": _seen_from_here(dataset.origin),
@@ -242,6 +242,22 @@ def _provenance(plan: "Plan", pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,
     }
+
+
+def _arguments(study: Study) -> list[str]:
+    """Return what the command was given; `--study all` becomes the study's own name."""
+    given = sys.argv[2:]
+    of_all = [
+        word == "--study=all" or (before, word) == ("--study", "all")
+        for before, word in zip(["", *given], given, strict=False)
+    ]
+    if not any(of_all):
+        return given
+    own = next((name for name, path in available().items() if load(str(path)).name == study.name), study.name)
+    return [
+        word.removesuffix("all") + own if replaced else word
+        for word, replaced in zip(given, of_all, strict=True)
+    ]
 
 
 def _seen_from_here(origin: str) -> str:

@@ -213,3 +213,25 @@ def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     assert gathering._seen_from_here(str(tmp_path / "images")) == "../images"
     assert gathering._seen_from_here("package elpv-dataset 1.0") == "package elpv-dataset 1.0"
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (["--study", "all", "--jobs", "1"], "--study small_similar --jobs 1"),
+        (["--set", "seeds=2", "--study=all"], "--set seeds=2 --study=small_similar"),
+        (["--output", "all", "--study", "mine.yaml"], "--output all --study mine.yaml"),
+    ],
+)
+def test_the_command_of_one_of_all_studies_is_its_own(monkeypatch, given, recorded):
+    monkeypatch.setattr("sys.argv", ["bench", "run", *given])
+    assert gathering._provenance(make_plan(), [])["command"] == f"bench run {recorded}"
+
+
+def test_the_command_names_a_study_as_it_is_found(monkeypatch, tmp_path):
+    (tmp_path / "studies").mkdir()
+    text = "name: small_similar\nquestion: q\nsource: {model: timm/resnet18}\ntarget: {data: elpv}\n"
+    (tmp_path / "studies" / "a.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench", "run", "--study", "all"])
+    assert gathering._provenance(make_plan(), [])["command"] == "bench run --study a"
