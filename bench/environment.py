@@ -11,6 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from bench import container
 from bench.spec import Value
 
 PACKAGES = {"bench": "transfer-bench"} | {
@@ -107,11 +108,14 @@ def _processor() -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-def usable_cpus() -> int:
-    """Return how many processors this process may use; in a container or a batch job fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cpus(groups: Path = container.GROUPS) -> int:
+    """Return how many processors this process may use; in a container or a batch job fewer than there are.
+
+    Args:
+        groups: where the limits of control groups are.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, container.processors(groups))))
 
 
 def _torch(device: str) -> dict[str, Value]:

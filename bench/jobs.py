@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import interrupts
+from bench import container, interrupts
 from bench.environment import usable_cpus
 from bench.errors import InputError
 
@@ -45,7 +45,9 @@ Done = Callable[[Job, Any], Sequence[Job]]  # a job and what it gave, to the job
 Messages = Callable[[str, tuple[Any, ...]], None]
 
 
-def choose_count(wish: int | None, device: str, jobs: int, pixels: int) -> int:
+def choose_count(
+    wish: int | None, device: str, jobs: int, pixels: int, groups: Path = container.GROUPS
+) -> int:
     """Return how many processes to use: the wish, or on a CPU as many as cores, memory and jobs allow.
 
     Args:
@@ -53,6 +55,7 @@ def choose_count(wish: int | None, device: str, jobs: int, pixels: int) -> int:
         device: the user's; `auto` is a GPU if the driver shows one.
         jobs: how many there are to do side by side.
         pixels: in a training batch.
+        groups: where the limits of control groups are.
     """
     if wish is not None:
         return max(1, min(wish, jobs))
@@ -61,8 +64,8 @@ def choose_count(wish: int | None, device: str, jobs: int, pixels: int) -> int:
     import psutil
 
     each = BYTES_OF_A_PROCESS + BYTES_OF_A_PIXEL * pixels
-    roomy = int(psutil.virtual_memory().available // each)
-    return max(1, min(usable_cpus(), roomy, jobs))
+    free = min(psutil.virtual_memory().available, container.free_memory(groups))
+    return max(1, min(usable_cpus(groups), int(free // each), jobs))
 
 
 def in_turn(jobs: Sequence[Job], do: Callable[[Job], Any], done: Done) -> None:

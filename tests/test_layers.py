@@ -16,7 +16,7 @@ LAYERS = {
     "choosing and doing runs": "planning tuning worker predictions",
     "training": "training movement together probe inputs optimizers targets",
     "parts": "strategies models data tracking analysis features rows memory execution checkpoints",
-    "plain types": "jobs interrupts errors registry paths standing spec study environment "
+    "plain types": "jobs container interrupts errors registry paths standing spec study environment "
     "data.dataset metrics palette",
 }
 PLACE = {f"bench.{name}": layer for layer, names in LAYERS.items() for name in names.split()}
