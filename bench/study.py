@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml.constructor import ConstructorError
 
 from bench.errors import InputError, nearest
 
@@ -14,6 +15,7 @@ SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # `safe_load`, in C
 LONGEST, DEEPEST = 100_000, 20  # characters of a study, and how deep it may be nested
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
+Above = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Budget = Literal["smoke", "default", "full"]
 Task = Literal["classification", "segmentation"]
@@ -47,7 +49,7 @@ class Source(Part):
     model: Annotated[str, Field(pattern=r"^(timm|torchvision)/[\w.\-]+$")]
     weights: Annotated[str, Field(min_length=1)] = "default"  # packaged, default, or a file
     mean: tuple[float, float, float] | None = None  # of the input normalisation; None: as the weights say
-    std: tuple[float, float, float] | None = None
+    std: tuple[Above, Above, Above] | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "Source":
@@ -60,7 +62,7 @@ class Augmentation(Part):
     """Random views of a training image; the same for every strategy."""
 
     crop_scale: tuple[Fraction | Literal[1], Fraction | Literal[1]] = (0.6, 1)  # share of the area
-    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    crop_ratio: tuple[Above, Above] = (0.75, 4 / 3)
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotation: Annotated[float, Field(ge=0, le=180)] = 0  # degrees to either side
@@ -122,8 +124,8 @@ class Training(Part):
     step_every: Fraction = 0.34  # share of the epochs between two drops; step only
     step_factor: Fraction = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    dice: Annotated[float, Field(gt=0)] | None = None  # weight beside cross-entropy; segmentation only
-    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # global 2-norm
+    dice: Above | None = None  # weight beside cross-entropy; segmentation only
+    gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["always", "never"] | None = (
         None  # of steps that train all stages; not set: where it pays
@@ -330,7 +332,29 @@ def _parse(text: str) -> Any:
             raise ValueError(f"aliases (*{event.anchor}) are not accepted: write the value again")  # noqa: TRY004 - a setting
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
-    return yaml.load(text, Loader=SAFE_LOADER)  # noqa: S506 - it is the safe one
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is the safe one
+
+
+class _Loader(SAFE_LOADER):  # type: ignore[misc, valid-type]
+    """The safe loader; what it lets pass or trips over is an error with a line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a node's value; PyYAML's own code stumbles on `!!bool x`, `!!int ''` and the like."""
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, IndexError, AttributeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(None, None, f"'{node.value}' is no {kind}", node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a mapping; PyYAML takes the last of two values for one key, and the first is lost."""
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and first.setdefault((key.tag, key.value), key) is not key:
+                line = first[key.tag, key.value].start_mark.line + 1
+                what = f"'{key.value}' is written twice, first in line {line}"
+                raise ConstructorError(None, None, what, key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _override(values: dict[str, Any], change: str) -> None:
@@ -344,7 +368,9 @@ def _override(values: dict[str, Any], change: str) -> None:
         raise InputError(f"the value of '{key}' is not valid YAML", "--set") from error
     *parents, last = key.split(".")
     for parent in parents:
-        nested = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}
+        nested = values[parent]
         if not isinstance(nested, dict):
             raise InputError(f"'{parent}' in '{key}' has no keys of its own", "--set")
         values = nested

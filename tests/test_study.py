@@ -73,6 +73,10 @@ def test_budgets_change_trials_seeds_epochs_and_labels(write):
         ({"strategies": ["full", "full"]}, "named twice"),
         ({"strategies": []}, "strategies"),
         ({"head": {"dropout": float("nan")}}, "head.dropout"),
+        (
+            {"source": {"model": "timm/resnet18", "mean": [0, 0, 0], "std": [1, 0, 1]}},
+            "source.std.1: Input should be greater than 0",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(write, change, says):
@@ -91,6 +95,12 @@ def test_a_mistake_is_one_line_with_file_and_key(write, change, says):
         ("a: [1", "not valid YAML in line"),
         ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
         ("", "not a mapping"),
+        ("question: q\nseeds: !!bool x", "in line 2: 'x' is no bool"),
+        ("seeds: !!int ''", "in line 1: '' is no int"),
+        ("seeds: !!float ''", "in line 1: '' is no float"),
+        ("seeds: !!timestamp x", "in line 1: 'x' is no timestamp"),
+        ("seeds: 3\nquestion: q\nseeds: 4", "in line 3: 'seeds' is written twice, first in line 1"),
+        ("target: {data: a}\ntuning:\n  seed: 1\n  'seed': 2", "in line 4: 'seed' is written twice"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(write, text, says):
@@ -105,11 +115,31 @@ def test_a_file_that_is_no_study_is_refused(write, text, says):
         ("training.epoch=3", "did you mean 'epochs'"),
         ("seeds.many=3", "has no keys of its own"),
         ("training.epochs=[1", "not valid YAML"),
+        ("seeds=!!bool x", "the value of 'seeds' is not valid YAML"),
+        ("training={epochs: 1, epochs: 2}", "the value of 'training' is not valid YAML"),
+        ("scenario.size=small", "the key 'scenario.similarity' is missing"),
     ],
 )
 def test_a_wrong_override_is_refused(write, override, says):
     with pytest.raises(InputError, match=says):
         load(write(MINIMAL), [override])
+
+
+def test_parts_that_are_not_there_can_be_set(write):
+    changes = ["scenario.size=small", "scenario.similarity=different"]
+    assert load(write(MINIMAL), changes).scenario.similarity == "different"
+
+
+TAGS = st.sampled_from(["bool", "int", "float", "timestamp", "binary", "null", "set", "omap", "pairs", "map"])
+SCALARS = st.text(st.sampled_from("0123456789-+_.:eETx "), max_size=24)
+
+
+@given(TAGS, SCALARS)
+def test_any_tagged_text_is_a_value_or_an_input_error(tmp_path_factory, tag, text):
+    path = tmp_path_factory.getbasetemp() / "tagged.yaml"
+    path.write_text(f"seeds: !!{tag} '{text}'\n")
+    with pytest.raises(InputError):
+        load(str(path))  # there is no question
 
 
 def test_an_unknown_name_answers_with_the_nearest(tmp_path, monkeypatch):
