@@ -235,7 +235,7 @@ def _provenance(plan: "Plan", pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
         "data licence": dataset.licence,
         "data digest": dataset.digest,
         "classes": len(dataset.classes),
-        "images": sizes(split),
+        "images": sizes(split) | ({"note": "; ".join(plan.shortfalls)} if plan.shortfalls else {}),
         "split hash of seed 1": split.hash,
         "images left out": [f"{r.name}: {r.reason}" for r in dataset.rejected],
         "near-duplicates across parts": in_words(pairs, split),

@@ -35,6 +35,11 @@ class Plan:
         """The seeds of the final runs."""
         return list(range(1, self.study.seeds + 1))
 
+    @property
+    def shortfalls(self) -> list[str]:
+        """What of val and test is less than the study asks for; the same for every seed."""
+        return data.shortfalls(self.splits[1], self.study.target, len(self.dataset.classes))
+
 
 def plan(study: Study, folder: Path | None = None) -> Plan:
     """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""

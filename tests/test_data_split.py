@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data import TEST, TRAIN, UNASSIGNED, VAL, Dataset, split
+from bench.data import MASK_SOURCES, SOURCES, TEST, TRAIN, UNASSIGNED, VAL, Dataset, load, shortfalls, split
 from bench.data.splitting import ordered
 from bench.errors import InputError
-from bench.study import Target
+from bench.study import Target, available
+from bench.study import load as load_study
 
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=8)
 SAMPLING = st.sampled_from(["proportional", "balanced"])
@@ -128,6 +129,34 @@ def test_limits_of_val_and_test_are_nested_and_stop_at_what_there_is():
     assert set(small.test) < set(large.test) < set(all_there_is.test)
     assert np.bincount(dataset.labels[small.test]).tolist() == [2, 2]
     assert beyond.hash == all_there_is.hash
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({}, []),
+        ({"val_labels": 15, "test_labels": 25}, []),
+        ({"test_labels": 26}, ["asked for 26 test images, 25 are left"]),
+        (
+            {"val_labels": 1600, "test_labels": 900},
+            ["asked for 1,600 val images, 15 are left", "asked for 900 test images, 25 are left"],
+        ),
+        ({"test_labels": 900, "cap": 20}, []),  # the cap is what limits it
+        ({"test_labels": 900, "cap": 30}, ["asked for 900 test images, 25 are left"]),
+    ],
+)
+def test_it_is_said_where_there_are_fewer_images_than_asked_for(limits, said):
+    dataset, asked = make_dataset(mixed_labels([50, 50])), target(val_fraction=0.2, **limits)
+    assert shortfalls(split(dataset, asked, 1), asked, len(dataset.classes)) == said
+
+
+def test_no_packaged_study_asks_for_more_than_there_is():
+    for path in available().values():
+        study = load_study(str(path))
+        if study.target.data in {*SOURCES, *MASK_SOURCES} and "/" not in study.target.data:
+            dataset = load(study.target, task=study.task)
+            parts = split(dataset, study.target, 1)
+            assert shortfalls(parts, study.target, len(dataset.classes)) == [], path
 
 
 def test_assigned_parts_are_kept():

@@ -208,6 +208,12 @@ def test_a_resolved_study_comes_back_as_it_was():
         parse(as_yaml(study) + "colour: red\n", "here")
 
 
+def test_fewer_images_than_asked_for_are_a_fact():
+    plan = make_plan(target={"data": "toy", "test_labels": 9})
+    said = gathering._provenance(plan, [])["images"]["note"]
+    assert said == "asked for 9 test images, 3 are left"
+
+
 def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -14,7 +14,7 @@ from bench.data.dataset import (
 from bench.data.duplicates import NearDuplicate, in_words, near_duplicates
 from bench.data.loading import find_source, load
 from bench.data.source import MASK_SOURCES, SOURCES, Raw, Source
-from bench.data.splitting import split
+from bench.data.splitting import shortfalls, split
 
 __all__ = [
     "MASK_SOURCES",
@@ -34,6 +34,7 @@ __all__ = [
     "in_words",
     "load",
     "near_duplicates",
+    "shortfalls",
     "split",
     "stored_side",
 ]

@@ -16,7 +16,8 @@ def split(dataset: Dataset, target: Target, seed: int) -> Split:
 
     The parts that the data set assigns are kept. Otherwise test, then val, are cut off, stratified by class.
     `target.split_seed` alone decides who is in the pools, in val and in test; `seed` decides only which of
-    the pool's images make up `target.train_labels`. A larger number of labels contains the smaller ones.
+    the pool's images make up `target.train_labels`. A larger number of labels contains the smaller ones. Of
+    val and test there may be fewer images than asked for: see `shortfalls`.
 
     Raises:
         InputError: if train_labels exceeds the pool, or a class is missing from a part.
@@ -50,6 +51,19 @@ def split(dataset: Dataset, target: Target, seed: int) -> Split:
         val=take(val, target.val_labels, (target.split_seed, _LIMIT_VAL), VAL),
         test=take(test, target.test_labels, (target.split_seed, _LIMIT_TEST), TEST),
     )
+
+
+def shortfalls(parts: Split, target: Target, classes: int) -> list[str]:
+    """Return what of val and test is less than the study asks for, because the data set has no more."""
+    cap = max(target.cap, classes) if target.cap else None
+    said = []
+    for part, count, there in (
+        ("val", target.val_labels, len(parts.val)),
+        ("test", target.test_labels, len(parts.test)),
+    ):
+        if count is not None and there < min(count, cap or count):
+            said.append(f"asked for {count:,} {part} images, {there:,} are left")
+    return said
 
 
 def ordered(indices: np.ndarray, labels: np.ndarray, sampling: str, stream: tuple[int, ...]) -> np.ndarray:
