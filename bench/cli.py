@@ -134,8 +134,7 @@ def run(
     counts = _counts(sizes)
     studies = _load_all(study, changes, budget)
     if dry_run:
-        for loaded in studies:
-            _show(loaded)
+        _show(_checked(studies, counts))
         return
     options = Options(
         data, device, tracking_uri, fresh, jobs,
@@ -262,9 +261,17 @@ def list_(
 
 def _listing(what: Listing) -> list[tuple[str, str]]:
     if what is Listing.studies:
+        from bench.data import is_known
         from bench.study import available, load
 
-        return [(name, load(str(path)).question) for name, path in available().items()]
+        studies = {name: load(str(path)) for name, path in available().items()}
+        needed = {
+            name: ""
+            if is_known(folder := study.target.data)
+            else f" (needs --data DIR, or a folder {folder})"
+            for name, study in studies.items()
+        }
+        return [(name, f"{study.question}{needed[name]}") for name, study in studies.items()]
     if what is Listing.strategies:
         from bench.strategies import STRATEGIES
 
@@ -293,7 +300,7 @@ def check(
     from bench.study import load
 
     laid_out = plan(load(study, set_, budget.value), data)
-    _show(laid_out.study)
+    _show([laid_out.study])
     commands.announce(laid_out)
     from bench.worker import Worker
 
@@ -337,8 +344,18 @@ def _load_all(name: str, changes: list[str], budget: Budget) -> "list[Study]":
     return [s for s in studies if s.target.data in SOURCES and "/" not in s.target.data]
 
 
-def _show(study: "Study") -> None:
-    """Print the resolved study as YAML."""
+def _checked(studies: "list[Study]", counts: list[int]) -> "list[Study]":
+    """Return the studies, each with every number of labels where there are several; their models exist."""
+    from bench.models.libraries import split_name
+    from bench.study import with_labels
+
+    for study in studies:
+        split_name(study.source.model)
+    return [with_labels(study, count) for study in studies for count in counts] if counts else studies
+
+
+def _show(studies: "list[Study]") -> None:
+    """Print resolved studies as YAML."""
     from bench.study import as_yaml
 
-    print(as_yaml(study))
+    print("---\n".join(as_yaml(study) for study in studies))

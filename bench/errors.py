@@ -33,5 +33,6 @@ def nearest(name: str, valid: Iterable[str], most: int = 12) -> str:
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     if close:
         return f"did you mean '{next(n for n in names if n.lower() == close[0])}'?"
-    listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-    return f"valid: {listed}" if names else "there is none"
+    listed = names if len(names) <= most + 1 else names[:most]  # one more takes no more room than to say so
+    more = f" and {len(names) - len(listed)} more" if len(listed) < len(names) else ""
+    return f"valid: {', '.join(listed)}{more}" if names else "there is none"

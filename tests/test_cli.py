@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -324,6 +325,26 @@ def test_a_dry_run_shows_the_resolved_study_and_does_nothing(bench_here, tmp_pat
     done = bench_here("run", "--study", "stripes.yaml", "--trials", 7, "--dry-run", home=tmp_path / "none")
     assert yaml.safe_load(done.stdout)["tuning"]["trials"] == 7
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_shows_every_size_and_knows_the_models(bench_here):
+    done = bench_here("run", "--study", "stripes.yaml", "--sizes", "9,6", "--dry-run")
+    assert [shown["target"]["train_labels"] for shown in yaml.safe_load_all(done.stdout)] == [6, 9]
+    done = bench_here("run", "--study", "stripes.yaml", "--set", "source.model=timm/resnet5o", "--dry-run")
+    assert done.returncode == 2
+    assert "source.model: timm has no model 'resnet5o'; did you mean 'resnet50'?" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("study", ["hymenoptera", "camvid"])
+def test_a_study_without_its_data_says_how_to_name_them(bench_here, study):
+    done = bench_here("run", "--study", study)
+    assert done.returncode == 2
+    assert "nor a folder; give a folder with --data DIR; valid: " in done.stderr
+    listed = bench_here("list", "studies").stdout.splitlines()
+    (own,) = [line for line in listed if line.startswith(f"{study} ")]
+    assert re.search(r"\(needs --data DIR, or a folder \w+\)$", own)
+    assert not [line for line in listed if line.startswith("small_similar ") and "--data" in line]
 
 
 def test_preview_draws_a_picture(made, bench_here):

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 from bench.study import Study, available, load
 
 MINIMAL = {"question": "?", "source": {"model": "timm/resnet18"}, "target": {"data": "elpv"}}
@@ -147,6 +147,12 @@ def test_an_unknown_name_answers_with_the_nearest(tmp_path, monkeypatch):
         load("smal_similar")
     with pytest.raises(InputError, match="no study file"):
         load(str(tmp_path / "nothing.yaml"))
+
+
+def test_a_single_name_is_never_left_out():
+    names = [f"name{number:02}" for number in range(14)]
+    assert nearest("x", names[:13]) == f"valid: {', '.join(names[:13])}"
+    assert nearest("x", names) == f"valid: {', '.join(names[:12])} and 2 more"
 
 
 @given(st.text(min_size=1, max_size=30))

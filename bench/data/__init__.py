@@ -12,7 +12,7 @@ from bench.data.dataset import (
     stored_side,
 )
 from bench.data.duplicates import NearDuplicate, in_words, near_duplicates
-from bench.data.loading import find_source, load
+from bench.data.loading import find_source, is_known, load
 from bench.data.source import MASK_SOURCES, SOURCES, Raw, Source
 from bench.data.splitting import shortfalls, split
 
@@ -32,6 +32,7 @@ __all__ = [
     "Split",
     "find_source",
     "in_words",
+    "is_known",
     "load",
     "near_duplicates",
     "shortfalls",

@@ -1,5 +1,6 @@
 """A target's data become a decoded data set."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.data import packaged, scenes, torchvision_sets  # noqa: F401 - they register their sources
@@ -49,7 +50,7 @@ def find_source(name: str) -> Source:
         return folder_source(path)
     if path.exists():
         raise InputError(f"{name} is a file", where, "give a folder of class folders")
-    raise InputError(f"'{name}' is neither a data set nor a folder", where, nearest(name, SOURCES))
+    raise InputError(f"'{name}' is neither a data set nor a folder", where, _remedy(name, SOURCES))
 
 
 def find_mask_source(target: Target) -> Source:
@@ -62,6 +63,17 @@ def find_mask_source(target: Target) -> Source:
         return mask_folder_source(path, target)
     if name in SOURCES:
         raise InputError(f"'{name}' has no masks", where, nearest(name, MASK_SOURCES))
-    raise InputError(
-        f"'{name}' is neither a data set with masks nor a folder", where, nearest(name, MASK_SOURCES)
+    what = f"'{name}' is neither a data set with masks nor a folder"
+    raise InputError(what, where, _remedy(name, MASK_SOURCES))
+
+
+def is_known(name: str) -> bool:
+    """Say whether `target.data` names a data set, or a folder that is there."""
+    return (
+        name in SOURCES or name in MASK_SOURCES or name.startswith("huggingface/") or expanded(name).is_dir()
     )
+
+
+def _remedy(name: str, sources: Iterable[str]) -> str:
+    known, folder = nearest(name, sources), "give a folder with --data DIR"
+    return f"{known} Otherwise {folder}" if known.endswith("?") else f"{folder}; {known}"
