@@ -16,6 +16,7 @@ from bench.data.augment import evaluation_view
 from bench.errors import InputError
 from bench.gathering import FACTS
 from bench.models.build import TransferModel, build, statistics
+from bench.models.weights import locate
 from bench.strategies import STRATEGIES
 from bench.study import Study
 from bench.tracking.frames import FoundRun, FoundStudy
@@ -96,10 +97,17 @@ def served(study: Study, facts: Mapping[str, Any], run: FoundRun, weights: bytes
         facts: recorded with it.
         run: a final run.
         weights: its `weights.safetensors`; the tensors that it lacks are the source's.
+
+    Raises:
+        InputError: if the source's weights are not those that the study was run with, or can't be found.
     """
     from safetensors.torch import load
 
     start = STRATEGIES[run.tags["strategy"]].start
+    then = facts["provenance"]["source weights identity"]
+    if start == "pretrained" and then != (now := locate(study.source).identity):
+        what = f"the source's weights are not those that the study was run with: {then} then, {now} now"
+        raise InputError(what, "source.weights", "put those back, or run the study again")
     size = study.target.image_size
     model = build(study.source, study.head, len(facts["classes"]), size, start, 0)
     unknown = model.load_state_dict(load(weights), strict=False).unexpected_keys

@@ -1,5 +1,6 @@
 """A registered model, loaded where nothing else is imported, and served: the stored predictions again."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 import uvicorn
+from safetensors.torch import save
+from synthetic import make_study
 from test_cli import bench, finished, made  # noqa: F401
 from tracking_contract import free_port
+
+from bench.errors import InputError
+from bench.models.weights import locate
+from bench.serving import served
+from bench.spec import Status
+from bench.tracking.frames import FoundRun
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +101,24 @@ def test_it_is_loaded_without_this_package_and_predicts_the_same(registered):
     given, metadata = json.loads(done.stdout.splitlines()[-1])
     assert [metadata["classes"][row] for row in np.argmax(given, 1)] == expected
     assert np.allclose(np.sum(given, 1), 1, atol=1e-5)
+
+
+def test_other_weights_of_the_source_are_refused(tmp_path):
+    weights = tmp_path / "weights.pth"
+    study = make_study(source={"model": "timm/resnet10t", "weights": str(weights)})
+    identities = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("resnet10t").state_dict(), weights)
+        identities.append(locate(study.source).identity)
+    facts = {"classes": ["a", "b"], "side": 36}
+    run = FoundRun("run", "", Status.DONE, {}, {}, {"strategy": "feature_extractor"}, "")
+    then, now = ({**facts, "provenance": {"source weights identity": which}} for which in identities)
+    assert served(study, now, run, save({}))
+    with pytest.raises(InputError, match=r"source.weights: .* not those that the study was run with"):
+        served(study, then, run, save({}))
+    scratch = dataclasses.replace(run, tags={"strategy": "scratch"})
+    assert served(study, then, scratch, save({})), "nothing in it is of the source"
 
 
 def test_it_is_served_over_http(registered):
