@@ -115,6 +115,8 @@ def announce(plan: "Plan") -> None:
     print(f"{study.name}: {study.question}")
     print(f"  data     {dataset.name}: {len(dataset.classes)} classes; train {len(first.train)}, ", end="")
     print(f"val {len(first.val)}, test {len(first.test)} images ({dataset.origin})")
+    for line in plan.shortfalls:
+        print(f"           {line}")
     print(f"  weights  {plan.study.source.model}: {plan.origin.text}")
     print(
         f"  budget   {study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs ",

@@ -96,6 +96,8 @@ def same(store: RunStore, wanted: Study) -> FoundStudy | None:
 def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStudy, str]:
     """Return the study's run that ended last, and how what was asked then differs from what is asked now.
 
+    One that failed, because of a mistake in its settings perhaps, is taken only if there is no other.
+
     Args:
         store: of the study's experiment.
         wanted: a run with these very settings goes before all others; None: there is nothing to compare with.
@@ -115,7 +117,8 @@ def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStu
     if not others:
         what = f"the store holds no run of the study with the budget '{budget}'"
         raise NotStoredError(what, where, "run `bench run` first")
-    return others[0], _difference(resolved(store, others[0]), wanted) if wanted else ""
+    chosen = next((run for run in others if run.status != "FAILED"), others[0])
+    return chosen, _difference(resolved(store, chosen), wanted) if wanted else ""
 
 
 def resolved(store: RunStore, found: FoundStudy) -> Study:
@@ -149,6 +152,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         stages=frames.stages(done),
         images=_unzipped(next(store.read_all([found], PICTURES))),
         examples=store.examples(done) if study.task == "segmentation" else {},
+        near_duplicates=tuple(map(tuple, facts.get("near_duplicates", ()))),  # recorded from RECORD 4 on
         run_pages=store.run_pages,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )

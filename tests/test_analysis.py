@@ -452,6 +452,24 @@ class TestSummary:
         summary = summarise(make_evidence(make_study(seeds=1)), draws=200)
         assert any("single seed" in note for note in summary.notes)
 
+    def test_near_duplicates_of_training_images_are_said_and_what_they_are_worth(self):
+        made = make_evidence()
+        best = summarise(made, draws=50).best
+        mine = made.predictions[made.predictions["strategy"] == best]
+        always = mine[mine["target"] == mine["prediction"]].groupby("image").size()
+        near = list(always.index[always == made.study.seeds][:10])
+        facts = {"near-duplicates across parts": "10 of 120 test images have a near-duplicate in train"}
+        made = replace(
+            made,
+            near_duplicates=tuple((name, "test", "other", "train") for name in near),
+            provenance=made.provenance | facts,
+        )
+        other = mine[~mine["image"].isin(near)]
+        without, with_them = ((part["target"] == part["prediction"]).mean() for part in (other, mine))
+        (note,) = (note for note in summarise(made, draws=50).notes if note.startswith("Near"))
+        expected = f"On the other test images {best} has {without:.3f} instead of {with_them:.3f}."
+        assert note == f"Near-duplicates: {facts['near-duplicates across parts']}. {expected}"
+
     def test_one_strategy_is_best_of_nothing(self):
         summary = summarise(make_evidence(make_study(strategies=["feature_extractor"])), draws=200)
         assert (summary.best, summary.comparisons) == ("feature_extractor", ())

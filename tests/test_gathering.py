@@ -127,6 +127,7 @@ def test_what_was_recorded_comes_back(store, recorded):
     )
     facts = json.loads(next(store.read_all([gathering.find(store, plan.key)], gathering.FACTS)))
     assert facts["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
+    assert evidence.near_duplicates == (("f.png", "test", "a/1.png", "train"),)
     assert evidence.provenance["data licence"] == "CC0"
     assert evidence.provenance["images"] == {"train images": 2, "val images": 1, "test images": 3}
     assert evidence.provenance["environment"] == {"torch": "2", "threads": 1}
@@ -153,6 +154,7 @@ def test_all_trials_failed_means_the_defaults(store):
     log(store, arm_run, spec, RunResult(spec, Status.FAILED, error="no memory"))
     evidence = gathering.gather(store, gathering.find(store, plan.key))
     assert evidence.runs["run_key"].tolist() == [spec.key]
+    assert "no trial is done: its runs have the defaults" in evidence.lacking[0]
 
 
 def test_a_study_that_only_began_is_a_report_too(store):
@@ -174,6 +176,11 @@ class TestNewest:
         store.close(other_run, "FINISHED")
         assert gathering.newest(store, plan.study, "default")[0].run_id == run_id
         assert gathering.newest(store, None, "default")[0].run_id == other_run
+        failed = make_plan(training={"epochs": 8})
+        failed_run = store.open_study(failed.study.name, failed.key, {}, {})
+        gathering.record(store, failed_run, failed, "default")
+        store.close(failed_run, "FAILED")
+        assert gathering.newest(store, None, "default")[0].run_id == other_run, "it may hold nothing"
         found, changed = gathering.newest(store, make_plan(training={"epochs": 9}).study, "default")
         assert (found.run_id, changed) == (other_run, "training.epochs was 7, is 9")
 

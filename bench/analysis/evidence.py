@@ -67,6 +67,7 @@ class Evidence:
         images: small PNG pictures of test images by name, as far as they are at hand.
         examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
             or "worst"); for segmentation only.
+        near_duplicates: of a val or test image: its name, its part, that of its near-duplicate, and the part.
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
@@ -80,6 +81,7 @@ class Evidence:
     stages: pd.DataFrame = field(default_factory=pd.DataFrame)
     images: Mapping[str, bytes] = field(default_factory=dict)
     examples: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
+    near_duplicates: tuple[tuple[str, str, str, str], ...] = ()
     run_pages: str = ""
     fingerprint: str = ""
 
@@ -108,6 +110,8 @@ class Evidence:
             missing = sorted(set(range(1, self.study.seeds + 1)) - set(own["seed"]))
             failed = sorted(own[own["status"] == "failed"]["seed"])
             parts = [f"{trials} of {self.study.tuning.trials} trials"] * (trials < self.study.tuning.trials)
+            done = self.trials[(self.trials["strategy"] == strategy) & (self.trials["status"] == "done")]
+            parts += ["no trial is done: its runs have the defaults"] * (bool(trials) and done.empty)
             parts += [f"no run of seed {', '.join(map(str, missing))}"] * bool(missing)
             parts += [f"seed {', '.join(map(str, failed))} failed"] * bool(failed)
             lines += [f"{strategy}: {'; '.join(parts)}"] * bool(parts)

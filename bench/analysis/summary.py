@@ -280,7 +280,22 @@ def _notes(evidence: Evidence, found: Answers, results: Sequence[Result]) -> tup
         notes.append(f"Runs without stored predictions, left out of intervals and comparisons: {named}.")
     if found.dropped:
         notes.append(f"{_count(found.dropped, 'test image')} left out: not every run has a prediction.")
-    return tuple(notes)
+    return (*notes, *_leaks(evidence, found))
+
+
+def _leaks(evidence: Evidence, found: Answers) -> tuple[str, ...]:
+    """Say how many images have a near-duplicate in an earlier part, and what the best has without them."""
+    if not evidence.near_duplicates:
+        return ()
+    near = {image for image, part, *_ in evidence.near_duplicates if part == "test"}
+    apart = np.array([image not in near for image in found.images], dtype=bool)
+    best = _best(evidence)
+    rows = [row for (name, _), row in found.rows.items() if name == best]
+    without = ""
+    if rows and apart.any() and not apart.all() and evidence.study.metric == "accuracy":
+        means = found.correct[rows].mean(), found.correct[rows][:, apart].mean()
+        without = f" On the other test images {best} has {means[1]:.3f} instead of {means[0]:.3f}."
+    return (f"Near-duplicates: {evidence.provenance['near-duplicates across parts']}.{without}",)
 
 
 def _never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]:

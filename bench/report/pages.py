@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -47,6 +48,7 @@ def write(evidence: Evidence, folder: Path) -> None:
         "pictures": pictures,
         "classes": summary.classes[:CLASSES_SHOWN],
         "provenance": _provenance(evidence.provenance),
+        "near_duplicates": len(evidence.near_duplicates),
         "command": evidence.provenance.get("command") or f"bench run --study {evidence.study.name}",
     }
     files: dict[str, str | bytes] = {
@@ -62,6 +64,9 @@ def write(evidence: Evidence, folder: Path) -> None:
         "report.pdf": _pdf(summary, pictures, context["provenance"]),
         "index.html": render_page("report.html.j2", context),
     }
+    if evidence.near_duplicates:
+        columns = ["image", "part", "near_duplicate", "its_part"]
+        files["near_duplicates.csv"] = forms.csv(pd.DataFrame(evidence.near_duplicates, columns=columns))
     put(folder, files, pictures, figures.NAMES)
 
 

@@ -52,12 +52,14 @@ class FoundStudy:
         tags: all tags.
         artifacts: the address of its files.
         ended: milliseconds since 1970; None while it goes on.
+        status: MLflow's.
     """
 
     run_id: str
     tags: Mapping[str, str]
     artifacts: str
     ended: int | None
+    status: str = "FINISHED"
 
 
 def by_key(runs: Iterable[FoundRun], keys: Collection[str]) -> dict[str, FoundRun]:

@@ -43,7 +43,9 @@ class StoredRuns:
     def studies(self) -> list[FoundStudy]:
         """Return the studies' runs: those that go on, then the others, the one that ended last first."""
         found = [
-            FoundStudy(run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time)
+            FoundStudy(
+                run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time, run.info.status
+            )
             for run in self._search("tags.purpose = 'study'")
         ]
         return sorted(found, key=lambda run: -(run.ended or math.inf))
