@@ -70,8 +70,6 @@ def run_sizes(study: "Study", counts: list[int], options: "Options", output: Pat
     from bench.planning import plan
     from bench.runner import Runner
 
-    if study.task != "classification":
-        raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
     folder = output / f"{report_name(study, options.budget)}-sizes"
     _check_writable(folder)
     plans = {}

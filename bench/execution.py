@@ -162,13 +162,13 @@ def compiled_where_it_pays(
 def _pays(
     model: nn.Module, execution: Execution, compiled: Execution, image_size: int, steps: Mapping[int, int]
 ) -> bool:
-    eager = {size: _measured_step(model, execution, image_size, size)[1] for size in steps}
-    if sum(count * eager[size] for size, count in steps.items()) < LONG:
+    if sum(steps.values()) * _measured_step(model, execution, image_size, max(steps))[1] < LONG:
         return False
     saved = cost = 0.0
     for size, count in steps.items():
+        _, eager = _measured_step(model, execution, image_size, size)
         first, later = _measured_step(model, compiled, image_size, size)
-        saved += count * (eager[size] - later)
+        saved += count * (eager - later)
         cost += first - later
     return saved >= PAYS * cost
 

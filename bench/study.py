@@ -127,9 +127,8 @@ class Training(Part):
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["always", "never"] | None = (
-        None  # of steps that train all stages; not set: where it pays
-    )
+    # of steps that train all stages; not set: where it pays
+    compile: Literal["always", "never"] | None = None
 
 
 class Tuning(Part):
@@ -224,7 +223,13 @@ def apply_budget(study: Study, budget: Budget) -> Study:
 
 
 def with_labels(study: Study, count: int) -> Study:
-    """Return the study with another number of training labels: the smaller of two is part of the larger."""
+    """Return the study with another number of training labels: the smaller of two is part of the larger.
+
+    Raises:
+        InputError: for segmentation, whose images hold many labels each.
+    """
+    if study.task != "classification":
+        raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
     return _replace(study, target=_replace(study.target, train_labels=count))
 
 
