@@ -131,8 +131,8 @@ def page(ratios, scaling, settings, agreement, environment):
         "## Settings",
         "",
         "Seconds of a training step without and with a setting, both in turn, the least of three.",
-        "channels_last is used everywhere. Compiling is not: `pays after` is how long a single shape would",
-        "have to train until the time saved is what compiling cost.",
+        "channels_last is used everywhere. `pays after` is how long a single shape has to train until the",
+        "time saved is what compiling cost: no study here does, so none of them is compiled.",
         "",
         "| setting | model | px | without (s) | with (s) | gain | cold start (s) | pays after (s) |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -161,10 +161,14 @@ def growth_words(scaling):
         if what in UNITS:
             g = growth(own, *UNITS[what])
             lines.append(f"| {what} | {g.fixed:.2g} | {g.each:.2g} per {g.unit} | {g.exponent:.2f} |")
-    added = strategies_added(scaling[scaling["what"] == IN_TURN])
+    in_turn = scaling[scaling["what"] == IN_TURN]
+    added = strategies_added(in_turn)
+    first, last = in_turn.iloc[0], in_turn.iloc[-1]
+    exponent = np.log(last["seconds"] / first["seconds"]) / np.log(last["size"] / first["size"])
     lines += ["", f"With {IN_TURN}, added one after the other; the first has all that a study needs:", ""]
     lines += ["| strategy | seconds more |", "|---|---:|"]
-    return [*lines, *(f"| {names} | {seconds:.1f} |" for names, seconds in added)]
+    lines += [f"| {names} | {seconds:.1f} |" for names, seconds in added]
+    return [*lines, "", f"Over all of them the exponent is {exponent:.2f}; it depends on which are added."]
 
 
 def save(figure, path):
