@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "bench/{study}"
 RECORD = 4  # raise it when what is recorded changes
+GENERATION = "bench.generation"  # the tag of an arm's runs since it was forgotten with --fresh
 STUDY, FACTS, PICTURES = "study.yaml", "study.json", "test_images.zip"
 MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
 
@@ -186,18 +187,30 @@ def tuning_identity(study: Study) -> str:
 
 
 def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[FoundRun], list[FoundRun]]:
-    """Return the final runs that count, by strategy and seed, and the trials; `arms` are keys by strategy."""
+    """Return the final runs that count, by strategy and seed, and the trials; `arms` are keys by strategy.
+
+    Those from before an arm was forgotten with --fresh don't count.
+    """
     runs: list[FoundRun] = []
     trials: list[FoundRun] = []
     tuning = tuning_identity(study)
     for strategy, key in arms.items():
-        found = store.runs_of_arm(key, Purpose.TRIAL)
-        own = frames.by_trial((run for run in found if run.tags.get("bench.tuning", tuning) == tuning), [key])
+        found = [
+            run
+            for run in store.runs_of_arm(key, Purpose.TRIAL)
+            if run.tags.get("bench.tuning", tuning) == tuning
+        ]
+        generation = found[0].tags.get(GENERATION) if found else None
+        own = frames.by_trial((run for run in found if run.tags.get(GENERATION) == generation), [key])
         own = [trial for trial in own if int(trial.tags["trial"]) < study.tuning.trials]
         trials += own
         if len(own) == study.tuning.trials:
             best = frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
-            finals = [r for r in store.runs_of_arm(key, Purpose.FINAL) if r.tags["bench.params"] == best]
+            finals = [
+                run
+                for run in store.runs_of_arm(key, Purpose.FINAL)
+                if run.tags["bench.params"] == best and run.tags.get(GENERATION) == generation
+            ]
             runs += frames.by_seed(finals, range(1, study.seeds + 1))
     return runs, trials
 

@@ -1,7 +1,7 @@
 """Run a plan: tune each arm, and do the final runs."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench import gathering, paths
 from bench.environment import usable_cpus
 from bench.errors import InputError
-from bench.gathering import EXPERIMENT, flat
+from bench.gathering import EXPERIMENT, GENERATION, flat
 from bench.jobs import Channel, Job, choose_count, in_turn, side_by_side
 from bench.planning import TUNING_SEED, Plan, plan
 from bench.progress import Progress, Relay
@@ -19,7 +19,7 @@ from bench.recording import Recorder, Run
 from bench.spec import Arm, Purpose, RunResult, RunSpec, Value, digest
 from bench.strategies import STRATEGIES
 from bench.study import Study
-from bench.tracking.frames import FoundStudy
+from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.patient import PatientStore
 from bench.tracking.store import system_metrics
 from bench.tuning import Asked, Tuner
@@ -241,7 +241,7 @@ class Runner:
     def _of_now(self, arm: Arm) -> dict[str, str]:
         """Return the tag of the arm's runs since they were forgotten with --fresh, if they ever were."""
         generation = self._tuner(arm).generation
-        return {"bench.generation": generation} if generation else {}
+        return {GENERATION: generation} if generation else {}
 
     def _chosen(self, arm: Arm, best: Mapping[str, Value] | None) -> Mapping[str, Value]:
         """Return the best hyperparameters; the defaults if every trial failed."""
@@ -255,8 +255,12 @@ class Runner:
     def _missing(self, arm: Arm, best: Mapping[str, Value] | None) -> list[int]:
         """Return the seeds whose final run is not done."""
         wanted = self._finals(arm, best)
-        found = self.store.find(wanted, {"bench.arm_key": arm.key, **self._of_now(arm)})
+        found = self._found(arm, wanted)
         return [seed for key, seed in wanted.items() if key not in found]
+
+    def _found(self, arm: Arm, keys: Iterable[str]) -> Mapping[str, FoundRun]:
+        """Return the arm's final runs with these keys that are done."""
+        return self.store.find(keys, {"bench.arm_key": arm.key, **self._of_now(arm)})
 
     def _not_ended(self, arm: Arm, seeds: Sequence[int], best: Mapping[str, Value] | None) -> Sequence[int]:
         """Return the seeds whose final run was neither done nor, since this study was begun, failed."""
@@ -335,10 +339,11 @@ class Runner:
     @property
     def fingerprint(self) -> str:
         """Of what a report on this study says: two reports with the same one are the same."""
-        keys: list[str] = []
+        found: list[FoundRun] = []
         for arm in self.plan.arms:
-            keys += self._finals(arm, self._tuner(arm).result().best)
-        return gathering.fingerprint(self.study, self.plan.key, list(self.store.find(keys).values()))
+            wanted = self._finals(arm, self._tuner(arm).result().best)
+            found += self._found(arm, wanted).values()
+        return gathering.fingerprint(self.study, self.plan.key, found)
 
     def evidence(self) -> "Evidence":
         """Return what the store holds of this plan.

@@ -157,6 +157,26 @@ def test_all_trials_failed_means_the_defaults(store):
     assert "no trial is done: its runs have the defaults" in evidence.lacking[0]
 
 
+def test_what_was_forgotten_does_not_count(store, tmp_path):
+    """Not even for a run that failed since: the one before is of another time."""
+    plan = make_plan()
+    run_id = store.open_study(plan.study.name, plan.key, {}, {})
+    gathering.record(store, run_id, plan, "default")
+    scratch = plan.arms[0]
+    arm_run = tuned(store, plan, scratch, [0.5, 0.6])
+    old = [log(store, arm_run, final(scratch, seed, 1.1), folder=tmp_path) for seed in (1, 2)]
+    now = {gathering.GENERATION: "a"}
+    for number, accuracy in enumerate((0.5, 0.6)):
+        spec = RunSpec(scratch, {"learning_rate": 0.1 + number}, 0, Purpose.TRIAL)
+        log(store, arm_run, spec, done(spec, accuracy), trial=number, **now)
+    lost = final(scratch, 1, 1.1)
+    log(store, arm_run, lost, RunResult(lost, Status.FAILED, error="no memory"), **now)
+    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    assert evidence.runs[["seed", "status"]].to_numpy().tolist() == [[1, "failed"]]
+    assert not set(old) & set(evidence.runs["mlflow_run_id"])
+    assert len(evidence.trials) == 2
+
+
 def test_a_study_that_only_began_is_a_report_too(store):
     plan = make_plan()
     gathering.record(store, store.open_study(plan.study.name, plan.key, {}, {}), plan, "default")
