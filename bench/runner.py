@@ -16,7 +16,7 @@ from bench.jobs import Channel, Job, choose_count, in_turn, side_by_side
 from bench.planning import TUNING_SEED, Plan, plan
 from bench.progress import Progress, Relay
 from bench.recording import Recorder, Run
-from bench.spec import Arm, Purpose, RunResult, RunSpec, Value, digest
+from bench.spec import Arm, Purpose, RunResult, RunSpec, Status, Value, digest
 from bench.strategies import STRATEGIES
 from bench.study import Study
 from bench.tracking.frames import FoundRun, FoundStudy
@@ -96,9 +96,9 @@ class Runner:
     def run(self) -> None:
         """Do all runs that are missing."""
         with _in_use(self.study.name, alone=self.options.fresh):
+            if self.options.fresh:
+                self._forget()
             for arm in self.plan.arms:
-                if self.options.fresh:
-                    self._tuner(arm).forget()
                 runs = self.study.tuning.trials + self.study.seeds
                 self.progress.plan(arm.strategy, runs, self.study.training.epochs)
             jobs = [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]
@@ -106,6 +106,14 @@ class Runner:
                 with self._study_run() as study_run:
                     self._share_out(jobs, study_run)
             self.store.settle()
+
+    def _forget(self) -> None:
+        """Let nothing that was done before count; what waits for the store is of before, too."""
+        self.store.settle()
+        for arm in self.plan.arms:
+            self._tuner(arm).forget()
+            for path in (paths.home() / "checkpoints").glob(f"*{arm.key}*"):
+                path.unlink(missing_ok=True)
 
     def _is_closed(self) -> bool:
         """Say whether the study's run has ended, with all in it; one killed at the very end has not."""
@@ -291,7 +299,7 @@ class Runner:
         tuned = {"bench.tuning": gathering.tuning_identity(self.study), **self._of_now(arm)}
         tags = [{"trial": str(trial.number), **tuned} for trial in asked]
         stored = [
-            self.store.result(spec, own) if trial.again else None
+            self._stored(spec, own) if trial.again else None
             for spec, trial, own in zip(specs, asked, tags, strict=True)
         ]
         runs = [
@@ -311,6 +319,11 @@ class Runner:
                 yield found
             elif not trial.told:
                 yield next(done).result
+
+    def _stored(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
+        """Return what came of a trial, unless it failed in passing: then it is to be done again."""
+        found = self.store.result(spec, tags)
+        return None if found and found.status is Status.FAILED and not found.diverged else found
 
     def _final(
         self,

@@ -69,8 +69,8 @@ class Tuner:
     Args:
         study: its `val/<metric>` is maximised.
         path: the journal file; None keeps the trials in memory.
-        began: seconds since 1970: a trial that failed before, for a reason that may have passed, is asked for
-            again.
+        began: what marks this command; a trial that failed under another one, for a reason that may have
+            passed, is asked for again.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Tuner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.pruner = build_pruner(tuning, study.training.epochs)
-        self.study = self._open()
+        self.study = self._open(self._full_name)
 
-    def _open(self) -> optuna.Study:
+    def _open(self, name: str) -> optuna.Study:
         return optuna.create_study(
-            study_name=self.name,
+            study_name=name,
             storage=self.storage,
             direction="maximize",
             pruner=self.pruner,
@@ -99,7 +99,11 @@ class Tuner:
     @property
     def generation(self) -> str:
         """What marks all that was done since the arm's runs were last forgotten; empty if they never were."""
-        return str(self.study.user_attrs.get("generation", ""))
+        return str(self._open(self.name).user_attrs.get("generation", ""))
+
+    @property
+    def _full_name(self) -> str:
+        return f"{self.name}-{generation}" if (generation := self.generation) else self.name
 
     def result(self) -> Tuned:
         """Return what the first `tuning.trials` gave; ties go to the lower loss, then to the earlier."""
@@ -114,10 +118,9 @@ class Tuner:
         return Tuned(len(counted), best.params, best.values[0])
 
     def forget(self) -> None:
-        """Delete all trials of the arm, and begin a new generation of its runs."""
-        optuna.delete_study(study_name=self.name, storage=self.storage)
-        self.study = self._open()
-        self.study.set_user_attr("generation", uuid.uuid4().hex)
+        """Begin a new generation of the arm's trials and runs; those before stay in the journal, unread."""
+        self._open(self.name).set_user_attr("generation", uuid.uuid4().hex)
+        self.study = self._open(self._full_name)
 
     def run(self, objective: Objective, *, together: bool = False) -> Tuned:
         """Run the trials that are missing and return the result.
@@ -152,7 +155,7 @@ class Tuner:
         trial.set_user_attr("run_key", result.spec.key)
         trial.set_user_attr("val_loss", result.metrics.get("val/loss", 0.0))
         if result.status is Status.FAILED and not result.diverged:
-            trial.set_user_attr("may_pass", True)
+            trial.set_user_attr("may_pass", self.began)
         value = result.metrics[f"val/{self.metric}"] if result.status is Status.DONE else None
         self.study.tell(trial, value, _STATES[result.status])
 
@@ -184,8 +187,7 @@ class Tuner:
 
     def _may_pass(self, trial: FrozenTrial) -> bool:
         """Say whether a trial failed for a reason that may have passed since, such as a broken driver."""
-        ended = trial.datetime_complete
-        return "may_pass" in trial.user_attrs and ended is not None and ended.timestamp() < self.began
+        return bool(trial.user_attrs.get("may_pass", self.began) != self.began)
 
     def _ask_again(self) -> None:
         """Put down, to be asked for first, what a killed process left running and what failed in passing.
@@ -194,18 +196,20 @@ class Tuner:
         It is marked before it is told to have failed: its process may have been about to tell its result.
         """
         trials = self.study.get_trials(deepcopy=False)
-        waiting = {t.user_attrs.get("number") for t in trials if t.state == TrialState.WAITING}
         counted = self._counted()
-        left = [t for t in trials if t.state == TrialState.RUNNING]
-        failed = {t.user_attrs["number"]: t for t in trials if _counts(t) and self._may_pass(t)}
-        again = {t.user_attrs["number"]: t for t in left if "number" in t.user_attrs}
-        for number, trial in sorted((failed | again).items()):
-            if number not in waiting and number not in counted:
-                attributes = {"number": number, **({"again": True} if number in again else {})}
-                self.study.enqueue_trial(trial.params, user_attrs=attributes)
-        for trial in left:
-            self.storage.set_trial_user_attr(trial._trial_id, "left", True)  # noqa: SLF001
-            self.study.tell(trial.number, state=TrialState.FAIL)
+        failed = [t for t in trials if _counts(t) and self._may_pass(t)]
+        old = [t for t in trials if t.state in {TrialState.WAITING, TrialState.RUNNING}]
+        wanted = {t.user_attrs["number"]: t for t in [*failed, *old] if "number" in t.user_attrs}
+        for number, trial in sorted(wanted.items()):  # all of them anew: they are asked for in this order
+            if number not in counted:
+                begun = trial.state == TrialState.RUNNING or "again" in trial.user_attrs
+                attributes = {"number": number, **({"again": True} if begun else {})}
+                params = trial.system_attrs.get("fixed_params") or trial.params
+                self.study.enqueue_trial(params, attributes)
+        for trial in old:
+            if "number" in trial.user_attrs or trial.state == TrialState.RUNNING:
+                self.storage.set_trial_user_attr(trial._trial_id, "left", True)  # noqa: SLF001
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # noqa: SLF001
 
 
 def _counts(trial: FrozenTrial) -> bool:
@@ -257,7 +261,9 @@ class _Competitors:
 
     def get_trials(self, **options: Any) -> list[FrozenTrial]:
         trials = self._study.get_trials(**options)
-        return [t for t in trials if _counts(t) or not t.state.is_finished()]
+        return [
+            t for t in trials if (_counts(t) and "may_pass" not in t.user_attrs) or not t.state.is_finished()
+        ]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)

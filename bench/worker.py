@@ -135,7 +135,7 @@ class Worker:
             memory.reset_peak(self.device)
             try:
                 task = replace(self.prepare(spec, parts), pieces=pieces)
-                return self._finish(spec, parts, task, _train(spec, task, going, Checkpoint(spec.key)))
+                return self._finish(spec, parts, task, _train(spec, task, going, _checkpoint(spec)))
             except FAULTS as error:
                 if not memory.is_full(error) or 4 * pieces > self.study.training.batch_size:
                     return self._failed(spec, error)
@@ -146,7 +146,7 @@ class Worker:
 
     def forget(self, spec: RunSpec) -> None:
         """Remove a run's checkpoint: its result is stored."""
-        Checkpoint(spec.key).remove()
+        _checkpoint(spec).remove()
 
     def run_together(
         self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing | None]
@@ -378,6 +378,10 @@ def _train(spec: RunSpec, task: Task, keep_going: KeepGoing, checkpoint: Checkpo
     if STRATEGIES[spec.arm.strategy].solver == "lbfgs":
         return cut_short(solve([task])[0], task.metric, keep_going)
     return train(task, keep_going, checkpoint)
+
+
+def _checkpoint(spec: RunSpec) -> Checkpoint:
+    return Checkpoint(f"{spec.arm.key}-{spec.key}")  # the arm's, so that all of them can be found
 
 
 def _ask_once(keep_going: KeepGoing) -> KeepGoing:

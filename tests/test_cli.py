@@ -223,6 +223,10 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     command += ["--epochs", "20"]
     found, numbers = [], []
     for fresh in ([], ["--fresh"]):
+        if fresh:
+            (arm,) = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("tags.purpose = 'arm'")
+            checkpoint = home / "checkpoints" / f"{arm.data.tags['bench.key']}-of-a-run.pt"
+            checkpoint.write_bytes(b"of before")
         interrupt(made, home, [*command, *fresh])
         done = bench(made, *command, BENCH_HOME=str(home))
         assert "trial 1/2" not in done.stderr
@@ -230,6 +234,7 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
         tables = [pd.read_csv(report / name) for name in ("runs.csv", "trials.csv")]
         found.append({run_id for table in tables for run_id in table["mlflow_run_id"]})
         numbers.append(tables[0][["seed", "val_loss", "test_loss"]].to_dict())
+    assert not checkpoint.exists()
     assert not found[0] & found[1], "nothing of before --fresh is taken, though it was interrupted"
     assert numbers[0] == numbers[1]
     left = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("attributes.status = 'RUNNING'")

@@ -226,6 +226,7 @@ def test_a_password_is_never_shown(password, colon):
         ),
         ("postgresql://me:a/b@c@host/db", "postgresql://me:***@host/db"),
         ("from http://me:a@b:1/x to 'http://c:2/y'", "from http://me:***@b:1/x to 'http://c:2/y'"),
+        ("--x 'postgresql://u:p@h/d?a=b' --seeds 3", "--x 'postgresql://u:***@h/d?a=***' --seeds 3"),
         ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
         ("at 12:30 a@b.c wrote", "at 12:30 a@b.c wrote"),
     ],

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -127,7 +126,7 @@ def test_what_failed_in_passing_is_tried_again_by_the_next_command(tmp_path, tog
     path, seen, again = tmp_path / "journal", [], []
     assert make_tuner(path, trials=4).run(failing(seen, 1, diverged=False), together=together).trials == 4
     same_command, next_command = make_tuner(path, trials=4), make_tuner(path, trials=4)
-    next_command.began = time.time()
+    next_command.began = 1.0
     assert same_command.run(objective(again), together=together).trials == 4
     assert again == []
     assert next_command.result().trials == 3
@@ -140,7 +139,7 @@ def test_what_failed_in_passing_is_tried_again_by_the_next_command(tmp_path, tog
 def test_what_failed_by_itself_is_not_tried_again(tmp_path):
     make_tuner(tmp_path / "journal", trials=3).run(failing([], 1, diverged=True))
     tuner, seen = make_tuner(tmp_path / "journal", trials=3), []
-    tuner.began = time.time()
+    tuner.began = 1.0
     assert tuner.run(objective(seen)).trials == 3
     assert seen == []
 
@@ -179,6 +178,42 @@ def test_a_kill_while_a_trial_is_told_or_asked_for_again_costs_none(tmp_path, pl
     assert last.result().trials == 2
     assert last.run(objective(resumed)) == make_tuner(path, pruner="successive_halving").result()
     assert resumed == [*straight[:3], *straight[2:]]
+
+
+def test_trials_that_are_asked_for_again_keep_their_numbers(tmp_path):
+    """All failed in passing, and the next two commands are killed while they try again."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(number, seen):
+        def run(asked):
+            for trial in asked:
+                seen.append((trial.number, dict(trial.params)))
+                if trial.number == number:
+                    raise Killed
+                yield next(iter(objective([])([trial])))
+
+        return run
+
+    def all_fail(asked):
+        for trial in asked:
+            seen.append((trial.number, dict(trial.params)))
+            spec = RunSpec(ARM, trial.params, 0, Purpose.TRIAL)
+            yield RunResult(spec, Status.FAILED, error="the driver is gone")
+
+    path, seen = tmp_path / "journal", []
+    make_tuner(path, trials=4).run(all_fail)
+    first = list(seen)
+    for command, number in ((1.0, 0), (2.0, 2)):
+        tuner = make_tuner(path, trials=4)
+        tuner.began = command
+        with pytest.raises(Killed):
+            tuner.run(dies(number, seen))
+    last = make_tuner(path, trials=4)
+    last.began = 3.0
+    assert last.run(objective(seen)).trials == 4
+    assert seen == [*first, first[0], *first[:3], *first[2:]]
 
 
 def test_what_is_forgotten_begins_a_new_generation(tmp_path):

@@ -51,7 +51,7 @@ def shown(uri: str) -> str:
 
 def _without_passwords(uri: str) -> str:
     uri = re.sub(r"(:/*[^:/@?]*):.*@", r"\1:***@", uri)
-    return re.sub(r"([?&][^=&]+=)[^&]*", r"\1***", uri)
+    return re.sub(r"([?&][^=&]+=)[^&'\"]*", r"\1***", uri)
 
 
 def is_server(uri: str) -> bool:

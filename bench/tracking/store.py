@@ -95,7 +95,6 @@ class RunStore(StoredRuns):
             raise NotStoredError("there is no run store", address.shown(self.uri), "run `bench run` first")
         with address.one_at_a_time(self.uri):
             _make_database(file)
-            address.prepare(self.uri)
             self.experiment_id = self._experiment(experiment, create=create)
 
     def _experiment(self, name: str, *, create: bool) -> str:
@@ -335,9 +334,16 @@ class _Explained:
 
     @cached_property
     def _client(self) -> Any:
-        """MLflow's client, made when it is first used: making one for a database asks the database."""
+        """MLflow's client, made when it is first used: making one for a database asks the database.
+
+        MLflow would ask for minutes.
+        """
         from mlflow import MlflowClient
 
+        try:
+            address.prepare(self._uri)
+        except InputError as error:
+            raise StoreAwayError(error.what, error.where, error.remedy) from error
         with _explained(self._uri):
             return MlflowClient(self._uri, self._uri)
 

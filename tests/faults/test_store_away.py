@@ -267,8 +267,9 @@ def test_an_arm_that_was_opened_while_the_store_was_away_is_known_to_all(locked_
     assert first._client.get_run(before).info.status == "FINISHED"
 
 
-def test_a_store_that_is_away_when_a_process_begins():
-    store = PatientStore(f"http://127.0.0.1:{free_port()}", "toy", experiment_id="1")
+@pytest.mark.parametrize("kind", ["http", "postgresql"])
+def test_a_store_that_is_away_when_a_process_begins(kind):
+    store = PatientStore(f"{kind}://u@127.0.0.1:{free_port()}/x", "toy", experiment_id="1")
     assert store._create("trial 1", {}).startswith("waiting-")
 
 
