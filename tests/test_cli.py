@@ -226,6 +226,7 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
         if fresh:
             (arm,) = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("tags.purpose = 'arm'")
             checkpoint = home / "checkpoints" / f"{arm.data.tags['bench.key']}-of-a-run.pt"
+            checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(b"of before")
         interrupt(made, home, [*command, *fresh])
         done = bench(made, *command, BENCH_HOME=str(home))
