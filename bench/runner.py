@@ -65,6 +65,7 @@ class Runner:
         self.store = PatientStore(options.tracking_uri, experiment, experiment_id)
         self._arms = {arm.strategy: arm for arm in plan.arms}
         self._open: dict[str, str] = {}  # strategy to the id of its arm's run
+        self._generations: dict[str, str] = {}  # by strategy
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
         self._elsewhere = set[Job]()  # said to be done by another process
 
@@ -248,7 +249,9 @@ class Runner:
 
     def _of_now(self, arm: Arm) -> dict[str, str]:
         """Return the tag of the arm's runs since they were forgotten with --fresh, if they ever were."""
-        generation = self._tuner(arm).generation
+        if arm.strategy not in self._generations:  # asked for once: that reads the whole journal
+            self._generations[arm.strategy] = self._tuner(arm).generation
+        generation = self._generations[arm.strategy]
         return {GENERATION: generation} if generation else {}
 
     def _chosen(self, arm: Arm, best: Mapping[str, Value] | None) -> Mapping[str, Value]:

@@ -37,7 +37,8 @@ class StoredRuns:
             keys: of the runs wanted.
             tags: which they all have, such as the key of their arm: only such runs are read.
         """
-        done = self._ended(Purpose.FINAL, _having({"bench.status": Status.DONE.value, **tags}))
+        having = _having({"bench.status": Status.DONE.value, **tags})
+        done = self._ended(Purpose.FINAL, f" and {having}")
         return frames.by_key(done, list(keys))
 
     def studies(self) -> list[FoundStudy]:
@@ -62,7 +63,7 @@ class StoredRuns:
     def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
         """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
         own = {"bench.run_key": key, **tags}
-        runs = self._search(f"tags.purpose = '{Purpose.FINAL.value}'{_having(own)}")
+        runs = self._search(_having(own | {"purpose": Purpose.FINAL.value}))
         states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
         return any(
             state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
@@ -73,8 +74,8 @@ class StoredRuns:
     def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
         """Return what came of a trial, if it is stored with these tags: its number, and how it was tuned."""
         own = {"bench.run_key": spec.key, **tags}
-        same = f"tags.purpose = '{Purpose.TRIAL.value}'{_having(own)}"
-        ended = [run for run in self._search(same) if run.info.status in ENDED]
+        same = self._search(_having(own | {"purpose": Purpose.TRIAL.value}))
+        ended = [run for run in same if run.info.status in ENDED]
         found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
         if not found:
             return None
@@ -198,7 +199,8 @@ class StoredRuns:
 
 
 def _having(tags: Mapping[str, str]) -> str:
-    return "".join(f" and tags.\"{name}\" = '{value}'" for name, value in tags.items())
+    """Return the condition for runs with these tags; the rarest first: a database looks them up in order."""
+    return " and ".join(f"tags.\"{name}\" = '{value}'" for name, value in tags.items())
 
 
 def _who(run: FoundRun) -> dict[str, Any]:
