@@ -85,7 +85,13 @@ class Tuner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.pruner = build_pruner(tuning, study.training.epochs)
-        self.study = self._open(self._full_name)
+        self._open_generation()
+
+    def _open_generation(self) -> None:
+        """Open the trials since the arm's runs were last forgotten, and note the mark of all since then."""
+        first = self._open(self.name)
+        self.generation = str(first.user_attrs.get("generation", ""))  # empty if they never were
+        self.study = self._open(f"{self.name}-{self.generation}") if self.generation else first
 
     def _open(self, name: str) -> optuna.Study:
         return optuna.create_study(
@@ -95,15 +101,6 @@ class Tuner:
             pruner=self.pruner,
             load_if_exists=True,
         )
-
-    @property
-    def generation(self) -> str:
-        """What marks all that was done since the arm's runs were last forgotten; empty if they never were."""
-        return str(self._open(self.name).user_attrs.get("generation", ""))
-
-    @property
-    def _full_name(self) -> str:
-        return f"{self.name}-{generation}" if (generation := self.generation) else self.name
 
     def result(self) -> Tuned:
         """Return what the first `tuning.trials` gave; ties go to the lower loss, then to the earlier."""
@@ -120,7 +117,7 @@ class Tuner:
     def forget(self) -> None:
         """Begin a new generation of the arm's trials and runs; those before stay in the journal, unread."""
         self._open(self.name).set_user_attr("generation", uuid.uuid4().hex)
-        self.study = self._open(self._full_name)
+        self._open_generation()
 
     def run(self, objective: Objective, *, together: bool = False) -> Tuned:
         """Run the trials that are missing and return the result.
