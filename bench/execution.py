@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.environment import describe, usable_cpus
 from bench.errors import InputError
-from bench.paths import cache, locked, write_text
+from bench.paths import cache, home, locked, write_text
 from bench.spec import digest
 from bench.study import Training
 
@@ -52,13 +52,13 @@ class Execution:
         """Return what does the forward pass of a training step; predictions are never compiled.
 
         Modules of one structure share what was compiled: in a process at once, in another one after some
-        seconds, from the cache. A graph for any size would be as slow as none (measured on a CPU).
+        seconds, from BENCH_HOME. A graph for any size would be as slow as none (measured on a CPU).
         """
         if not self.compiled:
             return module
         torch._dynamo.config.recompile_limit = MOST_GRAPHS  # noqa: SLF001
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on a CPU
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "compiled"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # a cache may be others'
         # Dropout as without; and no processes beside this one.
         options: dict[str, Any] = {"fallback_random": True, "compile_threads": 1}
         compiled = torch.compile(module, fullgraph=True, dynamic=False, options=options)
@@ -127,8 +127,8 @@ def compiled_where_it_pays(
 ) -> Execution:
     """Return the execution, compiled if the study asks for it, or if that is found to pay.
 
-    It is tried only where the steps take `LONG` without; what was found is kept in the cache, and so is the
-    compiled code.
+    It is tried only where the steps take `LONG` without; what was found is kept in the cache, the
+    compiled code in BENCH_HOME.
 
     Args:
         execution: without.
