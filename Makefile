@@ -46,7 +46,7 @@ audit: environment ## look for known holes in the dependencies; needs the networ
 	$(IN_VENV) pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 benchmark: environment ## measure speed beside what people do today, into reports/performance; some 15 minutes
-	$(IN_VENV) tests.performance $(ARGS)
+	$(IN_VENV) benchmarks $(ARGS)
 
 format: environment ## format the code and mend what the linter can
 	$(IN_VENV) ruff format .
@@ -57,7 +57,7 @@ constraints: environment ## resolve the dependencies anew into constraints.txt
 
 clean: ## remove what can be made again; results stay
 	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find bench tests tools -name __pycache__ -exec rm -rf {} +
+	find bench benchmarks tests tools -name __pycache__ -exec rm -rf {} +
 
 clean-cache: ## remove the installed dependencies that all clones share
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/transfer-bench/venv"

@@ -7,16 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.dataset import UNASSIGNED, Dataset, Split
-from bench.execution import Execution
-from bench.features import FeatureStore
-from bench.inputs import Features, Images
-from bench.models.build import build, statistics
+from bench.models.factory import build, statistics
 from bench.models.libraries import LIBRARIES
-from bench.optimizers import build_optimizer, freeze, trainable_groups
-from bench.strategies import STRATEGIES, Phase, Strategy, TransferPlan
-from bench.study import Augmentation, Head, Source, Target, Training
-from bench.targets import Classes
-from bench.training import Task, phase_epochs, predict, train
+from bench.strategies.base import Phase, Strategy, TransferPlan
+from bench.strategies.registry import STRATEGIES
+from bench.study.schema import (
+    Augmentation,
+    Head,
+    Source,
+    Target,
+    Training,
+)
+from bench.training.cached_features import Features
+from bench.training.execution import Execution
+from bench.training.feature_store import FeatureStore
+from bench.training.inputs import Images
+from bench.training.loop import (
+    Task,
+    phase_epochs,
+    predict,
+    train,
+)
+from bench.training.optimizers import build_optimizer, freeze, trainable_groups
+from bench.training.targets import Classes
 
 MODELS = (
     "timm/tf_efficientnet_lite0",

@@ -11,12 +11,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data import find_source
-from bench.data.convert import _or_reason
-from bench.data.decode import open_image, to_square
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.data.conversion import _or_reason
+from bench.data.decoding import open_image, to_square
+from bench.data.loading import find_source
 from bench.models.weights import _read
-from bench.study import Head, Source, load
+from bench.study.loading import load
+from bench.study.schema import Head, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 VALID = "question: q\nsource: {model: timm/resnet18}\ntarget: {data: x}\n"
@@ -98,7 +99,7 @@ class Touch:
 
 @pytest.mark.parametrize("save", [pickle.dump, torch.save], ids=["pickle", "torch"])
 def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeypatch, save):
-    from bench.checkpoints import Checkpoint
+    from bench.training.checkpoints import Checkpoint
 
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / "weights.pth", Checkpoint("a")._path):
@@ -115,7 +116,7 @@ def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeyp
 def test_a_pickle_among_downloaded_weights_is_not_executed(tmp_path, monkeypatch, zipped):
     from torchvision.models import DenseNet121_Weights, densenet121
 
-    from bench.models.build import _template, build
+    from bench.models.factory import _template, build
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Imports point one way, down a table of layers; the heavy libraries stay behind one door each."""
+"""Rooms and their rules: imports run down the list, the heavy libraries stay behind one door each."""
 
 import ast
 import graphlib
@@ -9,19 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# From the top down: a module imports from its own layer and from those below. The longest name counts.
-LAYERS = {
-    "command line": "__main__ cli",
-    "what a command does": "commands runner recording gathering publishing serving progress report",
-    "choosing and doing runs": "planning tuning worker predictions",
-    "training": "training movement together probe inputs optimizers targets",
-    "parts": "strategies models data tracking analysis features rows memory execution checkpoints",
-    "plain types": "jobs container interrupts errors registry paths standing spec study environment "
-    "data.dataset metrics palette",
-}
-PLACE = {f"bench.{name}": layer for layer, names in LAYERS.items() for name in names.split()}
-PLACE["bench"] = "plain types"
-DOORS = {"mlflow": "bench.tracking.store", "optuna": "bench.tuning"}
+# A folder imports from itself and from those below it; folders on one line don't know each other.
+FLOORS = [
+    "__main__",
+    "cli",
+    "export report experiment",
+    "study_record",
+    "training tuning",
+    "analysis tracking",
+    "models",
+    "data",
+    "strategies",
+    "study",
+    "system",
+    "core",
+]
+FLOOR = {f"bench.{name}": floor for floor, names in enumerate(FLOORS) for name in names.split()}
+FLOOR["bench"] = len(FLOORS)  # the version
+DOORS = {"mlflow": "bench.tracking", "optuna": "bench.tuning"}
 HEAVY = ["matplotlib", "mlflow", "optuna", "pandas", "sklearn", "timm", "torch"]
 
 
@@ -33,11 +38,10 @@ def module_name(path):
 TREES = {module_name(path): ast.parse(path.read_text()) for path in sorted((ROOT / "bench").rglob("*.py"))}
 
 
-def place(module):
-    """The name in the table that a module falls under, or None. `bench` stands for no other module."""
-    while module not in PLACE and module.count(".") > 1:
-        module = module.rpartition(".")[0]
-    return module if module in PLACE else None
+def room(module):
+    """The folder of the project that a module is in, or None for a module of others."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "bench" else None
 
 
 def imported(nodes):
@@ -65,32 +69,22 @@ def run_on_import(body):
         )
 
 
-def test_every_module_is_in_the_table():
-    unlisted = [module for module in TREES if place(module) is None]
-    assert not unlisted, (
-        f"add {', '.join(unlisted)} to LAYERS in {Path(__file__).name}, where the imports allow it"
-    )
+def test_every_folder_has_a_floor():
+    assert {room(module) for module in TREES} == set(FLOOR)
 
 
-def test_every_name_in_the_table_exists():
-    assert [name for name in PLACE if name not in map(place, TREES)] == []
+def test_every_folder_says_its_rule():
+    unsaid = [name for name, tree in TREES.items() if not ast.get_docstring(tree)]
+    assert not unsaid
 
 
 @pytest.mark.parametrize("module", TREES)
-def test_imports_point_down(module):
-    depth = list(LAYERS).index
-    own = PLACE[place(module)]
+def test_imports_run_down(module):
+    own = FLOOR[room(module)]
     for other in imported(ast.walk(TREES[module])):
-        if name := place(other):
-            its = PLACE[name]
-            assert depth(its) >= depth(own), f"{module} ({own}) imports {other}, which is above it ({its})"
-
-
-@pytest.mark.parametrize("module", [m for m in TREES if PLACE.get(place(m)) == "parts"])
-def test_parts_do_not_know_each_other(module):
-    for other in imported(ast.walk(TREES[module])):
-        if PLACE.get(place(other)) == "parts":
-            assert place(other) == place(module), f"{module} imports {other}: join them in a layer above"
+        its = room(other)
+        if its in FLOOR and its != room(module):
+            assert FLOOR[its] > own, f"{module} imports {other}, which is not below it"
 
 
 def test_no_import_cycle():
@@ -105,13 +99,13 @@ def test_no_import_cycle():
 
 
 @pytest.mark.parametrize("library", DOORS)
-def test_one_file_imports_a_library(library):
-    users = [
-        m
-        for m, tree in TREES.items()
-        if any(n.partition(".")[0] == library for n in imported(ast.walk(tree)))
-    ]
-    assert users == [DOORS[library]]
+def test_one_folder_imports_a_library(library):
+    users = {
+        room(module)
+        for module, tree in TREES.items()
+        if any(name.partition(".")[0] == library for name in imported(ast.walk(tree)))
+    }
+    assert users == {DOORS[library]}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "studies"]], ids=" ".join)
@@ -119,7 +113,7 @@ def test_quick_commands_import_nothing_heavy(arguments, tmp_path):
     script = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print([n for n in {HEAVY} if n in sys.modules], file=sys.stderr))\n"
-        "from bench.cli import main\n"
+        "from bench.cli.app import main\n"
         f"sys.argv[1:] = {arguments}\n"
         "sys.exit(main())\n"
     )

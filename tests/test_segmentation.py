@@ -15,18 +15,25 @@ from PIL.PngImagePlugin import PngInfo
 from segmentation_models_pytorch import metrics as smp_metrics
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from bench.analysis import Evidence, summarise
-from bench.analysis.bootstrap import CrossedRatios
-from bench.analysis.compare import compare_all
-from bench.data import MASK_SOURCES, split
-from bench.data.augment import augment, augment_masks
-from bench.data.dataset import NO_LABEL, TEST, TRAIN, VAL
+from bench.analysis.comparisons import compare_all
+from bench.analysis.evidence import Evidence
+from bench.analysis.summary import summarise
+from bench.analysis.variance import CrossedRatios
+from bench.core.errors import InputError
+from bench.data.augmentation import augment, augment_masks
+from bench.data.dataset import (
+    NO_LABEL,
+    TEST,
+    TRAIN,
+    VAL,
+)
 from bench.data.loading import load
-from bench.errors import InputError
-from bench.metrics import confusions, scores_by_image, segmentation_scores
-from bench.study import Augmentation, Target, Training
-from bench.study import load as load_study
-from bench.targets import Masks, confusion_of
+from bench.data.sources.base import MASK_SOURCES
+from bench.data.splits import split
+from bench.study.loading import load as load_study
+from bench.study.schema import Augmentation, Target, Training
+from bench.training.metrics import confusions, scores_by_image, segmentation_scores
+from bench.training.targets import Masks, confusion_of
 
 
 def save_pair(folder, name, values, mask_mode="L", size=None):
@@ -141,7 +148,7 @@ def test_digit_scenes_share_nothing_between_parts_and_are_the_same_everywhere():
     assert 2 <= len(shown) <= 3
     seen = [set(np.unique(raw.read(i)[1]).tolist()) for i in range(0, 1400, 20)]
     assert set.union(*seen) == set(range(len(raw.classes)))
-    from bench.data.scenes import _share
+    from bench.data.sources.digit_scenes import _share
 
     shares = [set(_share(1000, part)) for part in (TRAIN, VAL, TEST)]
     assert [len(share) for share in shares] == [600, 200, 200]
@@ -274,7 +281,7 @@ class TestStudy:
 
 class TestRatios:
     def test_with_one_ratio_of_ones_it_is_the_share_of_right_answers(self):
-        from bench.analysis.bootstrap import Crossed
+        from bench.analysis.variance import Crossed
 
         correct = (np.random.default_rng(0).random((3, 80)) < 0.7).astype(float)
         ones = np.ones((3, 80, 1))
@@ -381,8 +388,8 @@ def test_classes_that_no_strategy_finds_are_named():
 
 
 def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
-    from bench.palette import paint
-    from bench.predictions import _draw
+    from bench.data.mask_colours import paint
+    from bench.experiment.prediction_files import _draw
 
     dataset = load(target(), folder, "segmentation")
     path = _draw(dataset, 3, np.zeros((24, 24), np.uint8), tmp_path / "best.png")
@@ -399,8 +406,8 @@ def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
 
 
 def test_the_report_shows_examples_and_iou_by_class(tmp_path):
-    from bench.palette import paint
-    from bench.report import write
+    from bench.data.mask_colours import paint
+    from bench.report.study_report import write
 
     masks = np.kron(np.random.default_rng(6).integers(0, 3, (6, 2, 2)), np.ones((8, 8), int))
     evidence = evidence_of(masks, {("scratch", 1): (masks + 1) % 3, ("full", 1): masks})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.study import Study
+from bench.study.schema import Study
 
 RUN_COLUMNS = (
     *("study", "size", "similarity", "strategy", "seed", "status"),

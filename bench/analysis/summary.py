@@ -8,12 +8,33 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from bench.analysis.advice import Place, Ruling, judge
-from bench.analysis.bootstrap import DRAWS, Crossed, CrossedRatios, Estimate
-from bench.analysis.compare import POWER, Comparison, compare_all, group, letters
-from bench.analysis.evidence import Answers, Evidence, answers, tuning_seconds
-from bench.analysis.mistakes import ClassResult, Confused, by_class, confused
-from bench.study import Study, metric_in_words
+from bench.analysis.comparisons import (
+    POWER,
+    Comparison,
+    compare_all,
+    group,
+    letters,
+)
+from bench.analysis.errors_by_class import (
+    ClassResult,
+    Confused,
+    by_class,
+    confused,
+)
+from bench.analysis.evidence import (
+    Answers,
+    Evidence,
+    answers,
+    tuning_seconds,
+)
+from bench.analysis.rules_of_thumb import Place, Ruling, judge
+from bench.analysis.variance import (
+    DRAWS,
+    Crossed,
+    CrossedRatios,
+    Estimate,
+)
+from bench.study.schema import Study, metric_in_words
 
 FROZEN = "feature_extractor"
 NEVER_FOUND = 0.005  # IoU below which a class is as good as never predicted

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bench.spec import digest
+from bench.core.hashing import digest
 
 UNASSIGNED, TRAIN, VAL, TEST = -1, 0, 1, 2
 NO_LABEL = 255  # in a mask: the pixel counts nowhere
@@ -18,6 +18,10 @@ class Rejected:
 
     name: str
     reason: str
+
+
+class UnreadableError(Exception):
+    """One image can't be used; the message is the reason that a person is told."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.data import packaged, scenes, torchvision_sets  # noqa: F401 - they register their sources
+from bench.core.errors import InputError, nearest
 from bench.data.dataset import Dataset, stored_side
-from bench.data.folder import folder_source
-from bench.data.huggingface import huggingface_source
-from bench.data.masks import mask_folder_source
-from bench.data.source import MASK_SOURCES, SOURCES, Source
-from bench.data.store import open_or_decode
-from bench.errors import InputError, nearest
-from bench.paths import expanded
-from bench.study import Target, Task
+from bench.data.image_store import open_or_decode
+from bench.data.sources import torchvision
+from bench.data.sources.base import MASK_SOURCES, SOURCES, Source
+from bench.data.sources.class_folder import folder_source
+from bench.data.sources.huggingface import huggingface_source
+from bench.data.sources.mask_folder import mask_folder_source
+from bench.study.schema import Target, Task
+from bench.system.locations import expanded
 
 
 def load(target: Target, folder: Path | None = None, task: Task = "classification") -> Dataset:
@@ -44,7 +44,7 @@ def find_source(name: str) -> Source:
     if name.startswith("huggingface/"):
         return huggingface_source(name)
     if name.startswith("torchvision/"):
-        torchvision_sets.explain_unknown(name, where)
+        torchvision.explain_unknown(name, where)
     path = expanded(name)
     if path.is_dir():
         return folder_source(path)

@@ -1,1 +1,1 @@
-"""Models: libraries, weights, stages, frozen prefixes, heads, and the model of a run."""
+"""Models: architectures, weights, stages, heads."""

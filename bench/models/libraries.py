@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from bench.errors import InputError, nearest
-from bench.registry import Registry
+from bench.core.errors import InputError, nearest
+from bench.core.registry import Registry
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of the normalisation
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

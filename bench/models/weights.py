@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
-from bench.paths import expanded
-from bench.study import Source
+from bench.core.errors import InputError
+from bench.study.schema import Source
+from bench.system.locations import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

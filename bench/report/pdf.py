@@ -26,8 +26,13 @@ from reportlab.platypus import (
     TableStyle,
 )
 
-from bench.report.picture import Picture
-from bench.report.style import GRID, INK, MUTED, PNG_DPI
+from bench.report.figures.base import Picture
+from bench.report.figures.style import (
+    GRID,
+    INK,
+    MUTED,
+    PNG_DPI,
+)
 
 MARGIN = 1.8 * cm
 WIDTH = A4[0] - 2 * MARGIN

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bench.paths import replacing
-from bench.report.style import WIDTH, render, theme
+from bench.report.figures.style import WIDTH, render, theme
+from bench.system.files import replacing
 
 LABEL_INCHES = 1.6
 GAP = 0.15  # between what is evaluated and what is augmented, in columns

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis import Comparison, Result, Summary
-from bench.analysis.compare import number, p_words, signed
+from bench.analysis.comparisons import Comparison, number, p_words, signed
 from bench.analysis.evidence import Evidence, canonical
-from bench.study import metric_in_words
+from bench.analysis.summary import Result, Summary
+from bench.study.schema import metric_in_words
 
 NOTHING = "\N{EN DASH}"
 EFFECT = 3  # where the effect size stands in the table of pairs

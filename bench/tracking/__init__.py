@@ -1,1 +1,1 @@
-"""Tracking: the run store in MLflow, its address, its tables, runs under way, and the UI on it."""
+"""Tracking: the run store; the only user of MLflow."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bench.spec import Status, Value
+from bench.core.runs import Status, Value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,40 +14,32 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench import paths
-from bench.environment import git_commit, has_ended, this_process
-from bench.errors import InputError, NotStoredError, StoreAwayError
-from bench.spec import Arm, RunSpec, canonical_json
-from bench.tracking import address
+from bench.core.errors import InputError, NotStoredError
+from bench.core.hashing import canonical_json
+from bench.core.runs import Arm, RunSpec
+from bench.system.processes import has_ended, this_process
+from bench.system.provenance import git_commit
+from bench.tracking import store_uri
+from bench.tracking.client import (
+    SETTINGS,
+    ExplainedClient,
+    explained_failures,
+    make_database,
+)
 from bench.tracking.frames import FoundRun
-from bench.tracking.live import End, LiveRun, Point
-from bench.tracking.reading import StoredRuns
+from bench.tracking.live_run import End, LiveRun, Point
+from bench.tracking.reader import StoredRuns
 
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is raised too, and said in one line
-    # With MLflow's own settings each call to a server that is gone blocks for four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-# What MLflow calls a connection that fails, a server's fault and a database that is locked or gone; None: the
-# network's or the disk's own errors.
-AWAY = {None, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
 LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
-SAMPLE_SECONDS = 10.0  # between two samples of system metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +61,7 @@ class RunStore(StoredRuns):
     """The runs of one experiment.
 
     Args:
-        uri: see `address.resolve_uri`.
+        uri: see `store_uri.resolve_uri`.
         experiment: its name. Several processes may create it at once.
         create: whether to create it if it is missing.
         experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
@@ -85,25 +77,25 @@ class RunStore(StoredRuns):
         for name, value in SETTINGS.items():  # before mlflow is imported anywhere
             os.environ.setdefault(name, value)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
-        self.uri = address.resolve_uri(uri)
-        self._client: Any = _Explained(self.uri)
+        self.uri = store_uri.resolve_uri(uri)
+        self._client: Any = ExplainedClient(self.uri)
         self.experiment_id = experiment_id
         if experiment_id:
             return
-        file = address.sqlite_file(self.uri)
+        file = store_uri.sqlite_file(self.uri)
         if not create and file and not file.exists():
-            raise NotStoredError("there is no run store", address.shown(self.uri), "run `bench run` first")
-        with address.one_at_a_time(self.uri):
-            _make_database(file)
+            raise NotStoredError("there is no run store", store_uri.shown(self.uri), "run `bench run` first")
+        with store_uri.one_at_a_time(self.uri):
+            make_database(file)
             self.experiment_id = self._experiment(experiment, create=create)
 
     def _experiment(self, name: str, *, create: bool) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None and not create:
-            where = address.shown(self.uri)
+            where = store_uri.shown(self.uri)
             raise NotStoredError(f"there is no experiment '{name}'", where, "run `bench run` first")
         if found is None:
-            root = address.artifact_folder(self.uri)
+            root = store_uri.artifact_folder(self.uri)
             location = (root / re.sub(r"[^\w.\-]", "_", name)).as_uri() if root else None
             try:
                 return str(self._client.create_experiment(name, location))
@@ -113,7 +105,7 @@ class RunStore(StoredRuns):
                     raise
         if found.lifecycle_stage != "active":
             remedy = f"bring it back: mlflow experiments restore -x {found.experiment_id}"
-            raise InputError(f"the experiment '{name}' was deleted", address.shown(self.uri), remedy)
+            raise InputError(f"the experiment '{name}' was deleted", store_uri.shown(self.uri), remedy)
         return str(found.experiment_id)
 
     @property
@@ -122,14 +114,14 @@ class RunStore(StoredRuns):
 
         `workflowType` keeps MLflow 3 from opening its pages for language models.
         """
-        shown = address.shown(self.uri)
+        shown = store_uri.shown(self.uri)
         runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-        return f"{shown}/{runs}" if address.is_server(self.uri) else f"{shown} (browse: bench ui)"
+        return f"{shown}/{runs}" if store_uri.is_server(self.uri) else f"{shown} (browse: bench ui)"
 
     @property
     def run_pages(self) -> str:
         """What stands before a run's id in the address of its page; of a local store, where `bench ui` is."""
-        server = address.shown(self.uri) if address.is_server(self.uri) else LOCAL_UI
+        server = store_uri.shown(self.uri) if store_uri.is_server(self.uri) else LOCAL_UI
         return f"{server}/#/experiments/{self.experiment_id}/runs/"
 
     def open_study(
@@ -253,7 +245,7 @@ class RunStore(StoredRuns):
             Schema([TensorSpec(example.dtype, (*[-1] * (example.ndim - 1), example.shape[-1]))]),
             Schema([TensorSpec(np.dtype("float32"), (-1, len(exported.metadata["classes"])))]),
         )
-        with tempfile.TemporaryDirectory() as folder, _explained(self.uri):
+        with tempfile.TemporaryDirectory() as folder, explained_failures(self.uri):
             pytorch.save_model(
                 exported.module,
                 f"{folder}/model",
@@ -311,105 +303,6 @@ class RunStore(StoredRuns):
         """End a run as KILLED, unless it has ended by what its process left to be delivered."""
         if self._client.get_run(run_id).info.status == "RUNNING":
             self._client.set_terminated(run_id, "KILLED")
-
-
-def _make_database(file: Path | None) -> None:
-    """Make a new SQLite store whole or not at all: MLflow refuses one whose tables are half made."""
-    if file is None or (file.exists() and file.stat().st_size):
-        return
-    import sqlalchemy
-    from mlflow.store.db.utils import _initialize_tables
-
-    with paths.replacing(file) as temporary:
-        engine = sqlalchemy.create_engine(f"sqlite:///{temporary}")
-        _initialize_tables(engine)  # type: ignore[no-untyped-call]
-        engine.dispose()
-
-
-class _Explained:
-    """An MLflow client each of whose failures is one line that names the store."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    @cached_property
-    def _client(self) -> Any:
-        """MLflow's client, made when it is first used: making one for a database asks the database.
-
-        MLflow would ask for minutes.
-        """
-        from mlflow import MlflowClient
-
-        try:
-            address.prepare(self._uri)
-        except InputError as error:
-            raise StoreAwayError(error.what, error.where, error.remedy) from error
-        with _explained(self._uri):
-            return MlflowClient(self._uri, self._uri)
-
-    @property
-    def database(self) -> Any:
-        """MLflow's own access to the store, which can do more where it is a database."""
-        return getattr(getattr(self._client, "_tracking_client", None), "store", None)
-
-    def explained(self) -> AbstractContextManager[None]:
-        """Return the context in which whatever MLflow or the network raise is one line."""
-        return _explained(self._uri)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._client, name)
-
-        def explained(*args: Any, **options: Any) -> Any:
-            with _explained(self._uri):
-                return call(*args, **options)
-
-        return explained
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn what MLflow or the network raise into one line; our own wrong arguments stay as they are."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-            raise
-        remedy = "is the server running?" if address.is_server(uri) else ""
-        kind = StoreAwayError if getattr(error, "error_code", None) in AWAY else InputError
-        why = address.why_away(error) if address.is_server(uri) else address.first_line(error)
-        raise kind(f"the run store failed: {why}", address.shown(uri), remedy) from error
-
-
-@contextmanager
-def system_metrics(store: RunStore, run_id: str) -> Iterator[None]:
-    """Sample processor, memory, disk, network and GPU into a run every ten seconds, if they can be read.
-
-    Nothing that goes wrong here may touch the study: it is measured, not needed.
-    """
-    monitor: Any = None
-    with suppress(Exception):  # psutil missing, no NVML, the store gone
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        sampler: Any = SystemMetricsMonitor
-        monitor = sampler(run_id, SAMPLE_SECONDS, resume_logging=True, tracking_uri=store.uri)
-        monitor.start()
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            _stop(monitor)
-
-
-def _stop(monitor: Any) -> None:
-    """Stop sampling and write the last sample, which a study shorter than the interval would lose."""
-    if monitor is None:
-        return
-    monitor.finish()
-    monitor.collect_metrics()
-    monitor.publish_metrics(monitor.aggregate_metrics())
-    monitor.mlflow_logger.flush()
 
 
 def _name(text: str) -> str:

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from bench import paths
-from bench.errors import InputError
-from bench.tracking import address
+from bench.core.errors import InputError
+from bench.system import locations
+from bench.tracking import store_uri
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
 LAST_PORT = 65535
@@ -25,21 +25,21 @@ def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[s
     """Return the command that serves the UI, and its environment.
 
     Args:
-        uri: of the store, see `address.resolve_uri`; a database.
+        uri: of the store, see `store_uri.resolve_uri`; a database.
         host: address to bind. MLflow itself answers only to this machine's names and private networks.
         port: a free port.
 
     Raises:
         InputError: if the store is a server (it has a UI of its own) or the port can't be bound.
     """
-    uri = address.resolve_uri(uri)
-    if address.is_server(uri):
+    uri = store_uri.resolve_uri(uri)
+    if store_uri.is_server(uri):
         raise InputError(
-            "the store is a server and shows its own UI", address.shown(uri), "open it in a browser"
+            "the store is a server and shows its own UI", store_uri.shown(uri), "open it in a browser"
         )
     _check_port(host, port)
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
-    command += ["--artifacts-destination", str(address.artifact_folder(uri))]
+    command += ["--artifacts-destination", str(store_uri.artifact_folder(uri))]
     command += ["--host", host, "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     store = {"MLFLOW_BACKEND_STORE_URI": uri}  # whose password all users would see among the arguments
@@ -52,14 +52,14 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
     Raises:
         InputError: see `ui_command`, or if the server ends by itself; its output is in `BENCH_HOME`/ui.log.
     """
-    uri = address.resolve_uri(uri)
-    if address.is_server(uri):
-        print(f"The MLflow UI is at {address.shown(uri)}")
+    uri = store_uri.resolve_uri(uri)
+    if store_uri.is_server(uri):
+        print(f"The MLflow UI is at {store_uri.shown(uri)}")
         return
     command, environment = ui_command(uri, host, port)
-    with address.one_at_a_time(uri):
-        address.prepare(uri)
-    log = paths.home() / "ui.log"
+    with store_uri.one_at_a_time(uri):
+        store_uri.prepare(uri)
+    log = locations.home() / "ui.log"
     with log.open("wb") as output, _stopping_on_signals():
         # A session of its own: Ctrl-C reaches only this process, which then stops all of them in order.
         server = subprocess.Popen(  # noqa: S603
@@ -112,7 +112,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, host: str, log
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return address.shown(lines[-1][:200]) if lines else "its output is empty"
+    return store_uri.shown(lines[-1][:200]) if lines else "its output is empty"
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny_bench import Bench
+
+from tests.support.tiny_bench import Bench
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A disk that is full while a study runs: one line, nothing lost, and the same numbers once there is room."""
 
 import pytest
-from test_kills import count_differences, ended_runs
+
+from tests.faults.test_kills import count_differences, ended_runs
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.study import available
+from bench.study.loading import available
 
 pytest.importorskip("atheris", reason="atheris is not installed: nothing is fuzzed")
 pytestmark = pytest.mark.slow
 
 RUNS = 20_000
-FUZZ = Path(__file__).with_name("fuzz.py")
+FUZZ = Path(__file__).parents[1] / "support" / "fuzz.py"
 
 
 def studies():

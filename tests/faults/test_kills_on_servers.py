@@ -4,12 +4,12 @@ import random
 from contextlib import contextmanager
 
 import pytest
-from postgres import running_postgres
-from test_kills import count_differences
-from test_store_away import running_server
 
-from bench.gathering import EXPERIMENT
+from bench.study_record.gathering import EXPERIMENT
 from bench.tracking.store import RunStore
+from tests.faults.test_kills import count_differences
+from tests.support.postgres import running_postgres
+from tests.faults.test_store_away import running_server
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from tiny_bench import memory_is_small
+
+from tests.support.tiny_bench import memory_is_small
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from test_kills import count_differences, ended_runs
-from tiny_bench import clock_is_set_back, private_umask
 
-from bench.data import load
-from bench.study import Target
+from bench.data.loading import load
+from bench.study.schema import Target
+from tests.faults.test_kills import count_differences, ended_runs
+from tests.support.tiny_bench import clock_is_set_back, private_umask
 
 pytestmark = pytest.mark.slow
 
@@ -72,9 +72,10 @@ def test_a_home_that_there_is_not(bench, expected, tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a home")
 def test_a_user_without_a_home():
     code = (
-        "import os; from bench import errors, paths; os.environ.pop('HOME', None);"
+        "import os; from bench.core import errors; from bench.system import locations\n"
+        "os.environ.pop('HOME', None)\n"
         "os.environ.update(BENCH_CACHE='', XDG_CACHE_HOME=''); os.setuid(54321)\n"
-        "try: paths.cache()\nexcept errors.InputError as error: print(error)"
+        "try: locations.cache()\nexcept errors.InputError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "BENCH_CACHE: there is no home folder to put it in; name a writable folder\n"

@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from test_kills import count_differences, ended_runs
+
+from tests.faults.test_kills import count_differences, ended_runs
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ from contextlib import closing
 
 import psutil
 import pytest
-from test_kills import ended_runs
+
+from tests.faults.test_kills import ended_runs
 
 pytestmark = pytest.mark.slow
 

@@ -13,16 +13,22 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from postgres import running_postgres
-from test_kills import count_differences
-from tracking_contract import ARMS, done, free_port, open_levels, spec
 
-from bench.errors import StoreAwayError
-from bench.gathering import EXPERIMENT
-from bench.spec import Purpose
-from bench.tracking.patient import PatientStore
-from bench.tracking.spool import Spool
+from bench.core.errors import StoreAwayError
+from bench.core.runs import Purpose
+from bench.study_record.gathering import EXPERIMENT
+from bench.tracking.outbox import Spool
+from bench.tracking.outbox_store import PatientStore
 from bench.tracking.store import RunStore
+from tests.faults.test_kills import count_differences
+from tests.support.postgres import running_postgres
+from tests.support.tracking_contract import (
+    ARMS,
+    done,
+    free_port,
+    open_levels,
+    spec,
+)
 
 pytestmark = pytest.mark.slow
 

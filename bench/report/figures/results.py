@@ -11,12 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from bench.analysis import Evidence, Result, Summary
-from bench.analysis.evidence import of_done
+from bench.analysis.evidence import Evidence, of_done
+from bench.analysis.summary import Result, Summary
 from bench.report import tables
-from bench.report.picture import Picture, take
-from bench.report.style import GRID, INK, MANY, MUTED, PAPER, SMALL, WIDTH, Label, label_right, look
-from bench.study import metric_in_words
+from bench.report.figures.base import Picture, take
+from bench.report.figures.label_layout import Label, label_right
+from bench.report.figures.style import (
+    GRID,
+    INK,
+    MANY,
+    MUTED,
+    PAPER,
+    SMALL,
+    WIDTH,
+    look,
+)
+from bench.study.schema import metric_in_words
 
 MANY_DECADES = 2000.0  # highest over lowest; beyond it only powers of ten are written on the axis
 COST_COLUMNS = (

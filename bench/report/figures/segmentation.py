@@ -10,10 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from bench.analysis import Evidence, Summary
-from bench.palette import colours
-from bench.report.picture import Picture, take
-from bench.report.style import MUTED, SMALL, WIDE, WIDTH, look, short
+from bench.analysis.evidence import Evidence
+from bench.analysis.summary import Summary
+from bench.data.mask_colours import colours
+from bench.report.figures.base import Picture, take
+from bench.report.figures.style import (
+    MUTED,
+    SMALL,
+    WIDE,
+    WIDTH,
+    look,
+    short,
+)
 
 RANKS = ("best", "median", "worst")
 NAME, SWATCH, LETTER = (

@@ -6,10 +6,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis import Evidence
+from bench.analysis.evidence import Evidence
+from bench.report.figures.base import Picture, take
+from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.results import plain_numbers
-from bench.report.picture import Picture, take
-from bench.report.style import WIDE, Label, label_right, look, short
+from bench.report.figures.style import WIDE, look, short
 
 MEASURES = {"change": "relative change of the weights", "cka": "CKA with the pretrained features"}
 

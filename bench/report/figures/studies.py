@@ -9,12 +9,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.analysis import Summary
 from bench.analysis.evidence import canonical
-from bench.analysis.ranks import Ranks, rank
-from bench.report.figures.results import BESIDE, describe, draw_result, metric_name, name_rows, name_seconds
-from bench.report.picture import Picture, take
-from bench.report.style import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PAPER, SMALL, WIDE, WIDTH, look, short
+from bench.analysis.ranking import Ranks, rank
+from bench.analysis.summary import Summary
+from bench.report.figures.base import Picture, take
+from bench.report.figures.results import (
+    BESIDE,
+    describe,
+    draw_result,
+    metric_name,
+    name_rows,
+    name_seconds,
+)
+from bench.report.figures.style import (
+    GRID,
+    INK,
+    MUTED,
+    ON_DARK,
+    ON_LIGHT,
+    PAPER,
+    SMALL,
+    WIDE,
+    WIDTH,
+    look,
+    short,
+)
 
 FURTHEST = -0.1  # behind the highest; what is further has the same colour, so that the others differ
 NAMES = ("heatmap", "ranks", "overview", "costs")

@@ -7,11 +7,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from bench.analysis import Evidence, Summary
-from bench.analysis.evidence import canonical, tuning_seconds
-from bench.report.figures.results import finish, metric_name, name_seconds, plain_numbers
-from bench.report.picture import Picture, take
-from bench.report.style import MANY, PAPER, WIDE, Label, look
+from bench.analysis.evidence import Evidence, canonical, tuning_seconds
+from bench.analysis.summary import Summary
+from bench.report.figures.base import Picture, take
+from bench.report.figures.label_layout import Label
+from bench.report.figures.results import (
+    finish,
+    metric_name,
+    name_seconds,
+    plain_numbers,
+)
+from bench.report.figures.style import (
+    MANY,
+    PAPER,
+    WIDE,
+    look,
+)
 
 PANELS = 6  # hyperparameters drawn: those that most strategies have
 A_ROW = 3

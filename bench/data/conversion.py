@@ -1,0 +1,234 @@
+"""A raw data set becomes one file of pixels: decoded in threads, written in order, never all in memory."""
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.core.errors import InputError
+from bench.core.hashing import canonical_json
+from bench.data.dataset import NO_LABEL, UnreadableError
+from bench.data.decoding import to_square, to_square_with_mask
+from bench.data.sources.base import Raw
+
+_AHEAD = 64  # images decoded ahead of the one that is being written
+_FEWEST_CLASSES = 2
+
+
+class _OtherSizeError(Exception):
+    """An image has not the size that all before it had."""
+
+
+Decoded = tuple[np.ndarray, int | np.ndarray]  # an image, and its label or its mask
+
+
+def convert(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
+    """Decode all images into a file of (N, S, S, 3) uint8 and return the rest of the data set, in JSON types.
+
+    S is `side`, or the images' own size if all are squares of one size not above `side`. Images with masks
+    are always brought to `side`, whole, and the masks written to a file of their own, (N, S, S) uint8. Images
+    that can't be read are left out and named under `rejected`.
+
+    Raises:
+        InputError: if fewer than two classes, or no image of some class, are left.
+        OSError: if a file can't be written.
+    """
+    with _strict_about_bombs():
+        if raw.masks:
+            return _convert_with_masks(raw, side, file, mask_file)
+        native = _native_side(raw, side)
+        try:
+            return _convert(raw, native or side, file, exact=native is not None)
+        except _OtherSizeError:
+            return _convert(raw, side, file, exact=False)
+
+
+def pixel_digest(images: np.ndarray, masks: np.ndarray | None, meta: dict[str, Any]) -> str:
+    """Return the SHA-256 over pixels, masks, labels, classes and parts."""
+    hasher = sha256()
+    for index, image in enumerate(images):
+        hasher.update(image)
+        if masks is not None:
+            hasher.update(masks[index])
+    hasher.update(_labelling(meta))
+    return hasher.hexdigest()
+
+
+def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
+    kept: list[int] = []
+    rejected = [[r.name, r.reason] for r in raw.rejected]
+    hasher, highest = sha256(), -1
+    with file.open("wb") as images, mask_file.open("wb") as masks:
+        for index, result in enumerate(_in_order(lambda i: _read_masked(raw, i, side), len(raw.names))):
+            if isinstance(result, str):
+                rejected.append([raw.names[index], result])
+                continue
+            pixels, mask = result
+            assert isinstance(mask, np.ndarray)
+            for out, values in ((images, pixels), (masks, mask)):
+                out.write(values.data)
+                hasher.update(values.data)
+            highest = max(highest, int(mask.max(where=mask != NO_LABEL, initial=0)))
+            kept.append(index)
+    classes = raw.classes or tuple(str(value) for value in range(highest + 1))
+    if not kept or len(classes) < _FEWEST_CLASSES:
+        _check(raw, classes, kept, rejected)  # names what is wrong
+    meta = _facts(raw, kept, classes, [0] * len(kept), rejected) | {"shape": [len(kept), side, side, 3]}
+    hasher.update(_labelling(meta))
+    return meta | {"digest": hasher.hexdigest(), "masks": True}
+
+
+def _read_masked(raw: Raw, index: int, side: int) -> Decoded | str:
+    """Return pixels and mask, or the reason why there are none."""
+
+    def read() -> Decoded:
+        image, mask = raw.read(index)
+        assert not isinstance(mask, int), "this source has masks"
+        with image:
+            pixels, labels = to_square_with_mask(image, mask, side)
+        found = int(labels.max(where=labels != NO_LABEL, initial=0))
+        if raw.classes and found >= len(raw.classes):
+            raise UnreadableError(f"its mask holds {found}; there are {len(raw.classes)} classes, from 0")
+        return pixels, labels
+
+    return _or_reason(read)
+
+
+def _labelling(meta: dict[str, Any]) -> bytes:
+    return canonical_json({key: meta[key] for key in ("shape", "labels", "classes", "parts")}).encode()
+
+
+def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
+    kept: list[int] = []
+    labels: list[int] = []
+    rejected = [[r.name, r.reason] for r in raw.rejected]
+    hasher = sha256()
+    with file.open("wb") as out:
+        for index, result in enumerate(
+            _in_order(lambda i: _read_one(raw, i, side, exact=exact), len(raw.names))
+        ):
+            if isinstance(result, str):
+                rejected.append([raw.names[index], result])
+                continue
+            pixels, label = result
+            assert isinstance(label, int)
+            out.write(pixels.data)
+            hasher.update(pixels.data)
+            kept.append(index)
+            labels.append(label)
+    meta = _describe(raw, kept, labels, rejected) | {"shape": [len(kept), side, side, 3]}
+    hasher.update(_labelling(meta))
+    return meta | {"digest": hasher.hexdigest()}
+
+
+def _describe(raw: Raw, kept: list[int], labels: list[int], rejected: list[list[str]]) -> dict[str, Any]:
+    found = sorted(set(labels))
+    classes = raw.classes or tuple(str(value) for value in found)
+    if not raw.classes:
+        labels = [found.index(label) for label in labels]
+    _check(raw, classes, labels, rejected)
+    return _facts(raw, kept, classes, labels, rejected)
+
+
+def _facts(
+    raw: Raw, kept: list[int], classes: tuple[str, ...], labels: list[int], rejected: list[list[str]]
+) -> dict[str, Any]:
+    return {
+        "classes": list(classes),
+        "labels": labels,
+        "parts": [int(raw.parts[i]) for i in kept],
+        "names": [raw.names[i] for i in kept],
+        "rejected": rejected,
+        "licence": raw.licence,
+        "origin": raw.origin,
+    }
+
+
+def _check(raw: Raw, classes: tuple[str, ...], labels: list[int], rejected: list[list[str]]) -> None:
+    example = f" ({len(rejected)} left out, such as {': '.join(rejected[0])})" if rejected else ""
+    if not labels:
+        raise InputError(f"there is no usable image{example}", raw.origin, "give images that can be opened")
+    if len(classes) < _FEWEST_CLASSES:
+        raise InputError(f"there is only one class, '{classes[0]}'", raw.origin, "give at least two classes")
+    missing = sorted(set(range(len(classes))) - set(labels))
+    if missing:
+        raise InputError(
+            f"the class '{classes[missing[0]]}' has no usable image{example}",
+            raw.origin,
+            "mend or add images of it, or remove the class",
+        )
+
+
+def _native_side(raw: Raw, side: int) -> int | None:
+    """Return the size of the first readable image if it is a square that need not be made smaller."""
+    for index in range(len(raw.names)):
+        try:
+            with raw.read(index)[0] as image:
+                width, height = image.size
+        except Exception:  # noqa: BLE001, S112 - named when it is decoded
+            continue
+        return width if width == height <= side else None
+    return None
+
+
+def _read_one(raw: Raw, index: int, side: int, *, exact: bool) -> Decoded | str:
+    """Return pixels and label, or the reason why there are none."""
+
+    def read() -> Decoded:
+        image, label = raw.read(index)
+        assert isinstance(label, int), "this source has labels"
+        with image:
+            return _to_stored(image, side, exact=exact), label
+
+    return _or_reason(read)
+
+
+def _or_reason(read: Callable[[], Decoded]) -> Decoded | str:
+    try:
+        return read()
+    except _OtherSizeError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except UnreadableError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever a broken file makes them raise
+        return f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _to_stored(image: Image.Image, side: int, *, exact: bool) -> np.ndarray:
+    if exact and image.size != (side, side):
+        raise _OtherSizeError
+    return to_square(image, side)
+
+
+def _in_order(work: Callable[[int], Decoded | str], count: int) -> Iterator[Decoded | str]:
+    """Yield work(0) ... work(count - 1), computed in threads (Pillow decodes without holding the GIL)."""
+    waiting: deque[Future[Decoded | str]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for index in range(count):
+                waiting.append(pool.submit(work, index))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _strict_about_bombs() -> Iterator[None]:
+    """Turn Pillow's warning about huge images into an error, in all threads; silence its other ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield

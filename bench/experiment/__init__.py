@@ -1,0 +1,1 @@
+"""Experiments: what runs where is decided here, and run."""

@@ -1,0 +1,74 @@
+"""Lay out a study: its data, weights, splits and arms. Pure but for opening files; no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.core.errors import InputError
+from bench.core.hashing import digest
+from bench.core.runs import Arm
+from bench.data import loading, splits
+from bench.data.dataset import Dataset, Split
+from bench.models.weights import Origin, locate
+from bench.strategies.registry import STRATEGIES
+from bench.study.schema import Study
+
+TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A study with its data, its weights and its arms: everything that is known before any training."""
+
+    study: Study
+    dataset: Dataset
+    origin: Origin
+    splits: Mapping[int, Split]
+    arms: tuple[Arm, ...]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over arms and budgets: the study's run in MLflow."""
+        return digest([[arm.key for arm in self.arms], self.study.tuning.trials, self.study.seeds])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the final runs."""
+        return list(range(1, self.study.seeds + 1))
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What of val and test is less than the study asks for; the same for every seed."""
+        return splits.shortfalls(self.splits[1], self.study.target, len(self.dataset.classes))
+
+
+def plan(study: Study, folder: Path | None = None) -> Plan:
+    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
+    for number, name in enumerate(study.strategies):
+        strategy = STRATEGIES.get_or_raise(name, f"strategies.{number}")
+        if strategy.solver == "lbfgs" and (study.head.kind != "linear" or study.head.dropout):
+            raise InputError(
+                f"{name} needs a linear head without dropout", "head", "leave out one of the two"
+            )
+    origin = locate(study.source)
+    dataset = loading.load(study.target, folder, study.task)
+    seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
+    splits = {seed: splits.split(dataset, study.target, seed) for seed in seeds}
+    # What is not set is left out, so that a new optional setting changes no key.
+    settings = {
+        "data": dataset.digest,
+        "target": study.target.model_dump(mode="json", exclude={"data"}, exclude_none=True),
+        "model": study.source.model,
+        "weights": origin.identity,
+        "normalisation": [study.source.mean, study.source.std],
+        "head": study.head.model_dump(mode="json", exclude_none=True),
+        "training": study.training.model_dump(mode="json", exclude_none=True),
+        "metric": study.metric,
+    }
+    if study.task != "classification":
+        settings["task"] = study.task
+    arms = tuple(
+        Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})
+        for name in study.strategies
+    )
+    return Plan(study, dataset, origin, splits, arms)

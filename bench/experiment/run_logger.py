@@ -1,0 +1,143 @@
+"""Do runs and keep what comes of them: each is opened in the store, shown while it goes on, and logged."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.runs import (
+    Purpose,
+    RunResult,
+    RunSpec,
+    Status,
+)
+from bench.data.dataset import Dataset
+from bench.experiment.plan import Plan
+from bench.experiment.prediction_files import write_predictions
+from bench.experiment.progress import Progress
+from bench.study_record.gathering import flat, sizes
+from bench.tracking.live_run import LiveRun
+from bench.tracking.outbox_store import PatientStore
+from bench.tracking.store import NOTE
+
+if TYPE_CHECKING:
+    from bench.experiment.run_executor import Finished, KeepGoing, Worker
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is to be done, how it is called while it goes on, and what judges its epochs."""
+
+    spec: RunSpec
+    doing: str
+    judge: "KeepGoing"
+    tags: Mapping[str, Any]
+    known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
+
+
+@dataclass(frozen=True, eq=False)
+class Recorder:
+    """Does the runs of a plan.
+
+    Args:
+        tags: what every run is tagged with.
+    """
+
+    plan: Plan
+    store: PatientStore
+    progress: Progress
+    worker: "Worker"
+    tags: Mapping[str, Any]
+
+    def do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
+        """Do runs, together where they can be, show them and log them; those that are known only help."""
+        lives: list[LiveRun] = []
+        with _ended_whatever_happens(lives):
+            goings: list[KeepGoing | None] = []
+            for run in runs:
+                if not run.known:
+                    lives.append(self._begin(run, arm_run))
+                goings.append(None if run.known else self._watched(run, lives[-1]))
+            splits = [self.plan.splits[run.spec.seed] for run in runs]
+            together = self.worker.run_together([run.spec for run in runs], splits, goings)
+            for run, finished in zip([run for run in runs if not run.known], together, strict=True):
+                with tempfile.TemporaryDirectory() as folder:
+                    lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
+                del lives[0]
+                self.worker.forget(run.spec)
+                outcome = _outcome(finished.result, self.plan.study.metric)
+                self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
+                yield finished
+
+    def _begin(self, run: Run, arm_run: str) -> LiveRun:
+        """Open a run in the store and show that it has begun."""
+        spec, dataset = run.spec, self.plan.dataset
+        self.progress.start_run(spec.arm.strategy, run.doing)
+        parts = self.plan.splits[spec.seed]
+        settings = flat(self.plan.study.training.model_dump(mode="json"))
+        params = {**settings, **sizes(parts), "split": parts.hash}
+        tags = {**self.tags, **run.tags}
+        tags[NOTE] = _note(run)
+        live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
+        if spec.purpose is Purpose.FINAL:
+            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
+        return live
+
+    def _watched(self, run: Run, live: LiveRun) -> "KeepGoing":
+        """Return what judges a run's epochs, and logs and shows them."""
+
+        def after_epoch(row: dict[str, float]) -> bool:
+            live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+            self.progress.end_epoch(run.spec.arm.strategy, run.doing, row[f"val/{self.plan.study.metric}"])
+            return run.judge(row)
+
+        return after_epoch
+
+
+@contextmanager
+def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
+    """End runs in the store as KILLED if the process is interrupted or something unforeseen is raised."""
+    try:
+        yield
+    except BaseException:
+        for live in lives:
+            live.abandon()
+        raise
+
+
+def _note(run: Run) -> str:
+    """Return what MLflow shows as a run's description."""
+    arm = run.spec.arm
+    params = run.spec.params.items()
+    chosen = ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in params
+    )
+    if run.spec.purpose is Purpose.TRIAL:
+        return f"Tuning of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. It never sees test."
+    return (
+        f"Final run of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. Test is read once. "
+        "Its weights (frozen stages are the source's and left out) and predictions are among the artifacts; "
+        "`stage/...` says how far each stage moved from its pretrained weights."
+    )
+
+
+def _outcome(result: RunResult, metric: str) -> str:
+    if result.status is Status.FAILED:
+        return f"failed: {result.error}"
+    if result.status is Status.PRUNED:
+        return f"pruned after epoch {len(result.curve)}, val {metric} {result.metrics[f'val/{metric}']:.3f}"
+    seconds = result.train_seconds + result.eval_seconds
+    return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
+
+
+def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:
+    """Write a final run's weights and predictions to `folder`."""
+    if finished.answers is None:
+        return {}
+    from safetensors.torch import save_file
+
+    weights = folder / "weights.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
+    return {weights.name: weights, **write_predictions(finished, dataset, folder)}

@@ -1,0 +1,1 @@
+"""What replaces the source's classifier."""

@@ -1,0 +1,60 @@
+"""The report that compares several studies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.rules_of_thumb import SOURCE, SOURCE_URL
+from bench.analysis.summary import Summary
+from bench.report import (
+    export_formats,
+    pdf,
+    tables,
+)
+from bench.report.figures import studies
+from bench.report.figures.style import theme
+from bench.report.templating import (
+    as_frame,
+    as_json_text,
+    put,
+    render_page,
+)
+from bench.study.schema import Study
+
+
+def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> None:
+    """Write the comparison of several studies, whose own reports lie beside `folder`."""
+    only = [summary for _, summary in summaries]
+    headers, rows = tables.overview(only)
+    rules = tables.thumb(only)
+    with theme():
+        pictures = studies.of_studies(only)
+    context: dict[str, Any] = {
+        "summaries": summaries,
+        "headers": headers,
+        "rows": rows,
+        "rules": rules,
+        "pictures": pictures,
+    }
+    context |= {"source": SOURCE, "source_url": SOURCE_URL}
+    title = f"{len(only)} studies compared"
+    story = [
+        pdf.paragraph(title, "title"),
+        *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules)] if rules[1] else []),
+        *(pdf.figure(picture) for picture in pictures),
+        pdf.paragraph("Verdicts", "heading"),
+        *(pdf.paragraph(f"{summary.study}: {summary.verdict}") for summary in only),
+    ]
+    files: dict[str, str | bytes] = {
+        "tables/overview.csv": export_formats.csv(as_frame(headers, rows)),
+        "tables/overview.tex": export_formats.latex(
+            headers, rows, "Test metric with 95 % interval.", "overview"
+        ),
+        "tables/rules.csv": export_formats.csv(as_frame(*rules)),
+        "tables/rules.tex": export_formats.latex(*rules, "Rules of thumb and what was measured.", "rules"),
+        "summary.json": as_json_text({"studies": [summary.as_json() for summary in only]}),
+        "report.md": render_page("overview.md.j2", context),
+        "report.pdf": pdf.document(title, story),
+        "index.html": render_page("overview.html.j2", context),
+    }
+    put(folder, files, pictures, studies.NAMES)

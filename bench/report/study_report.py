@@ -1,0 +1,112 @@
+"""Puts a report together: every file is made first, then each put in place, so an old report stays whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.evidence import Evidence
+from bench.analysis.summary import Summary, summarise
+from bench.report import (
+    export_formats,
+    pdf,
+    tables,
+)
+from bench.report.figures import study_figures
+from bench.report.figures.base import Picture
+from bench.report.figures.style import theme
+from bench.report.templating import (
+    as_json_text,
+    provenance_rows,
+    put,
+    render_page,
+)
+from bench.study.schema import metric_in_words
+
+CLASSES_SHOWN = 40
+RUNS_SHOWN = 500
+
+
+def write(evidence: Evidence, folder: Path) -> None:
+    """Write the report of one study: tables, summary, figures, `report.md`, `report.pdf`, `index.html`."""
+    summary = summarise(evidence)
+    with theme():
+        pictures = study_figures.of_study(evidence, summary)
+    headers, rows = tables.table(summary)
+    run_headers, runs = tables.runs(evidence)
+    context: dict[str, Any] = {
+        "summary": summary,
+        "study": evidence.study,
+        "headers": headers,
+        "rows": rows,
+        "pairs": tables.pairs(summary),
+        "effects": tables.has_effects(summary),
+        "run_headers": run_headers,
+        "runs": runs[:RUNS_SHOWN],
+        "more_runs": max(0, len(runs) - RUNS_SHOWN),
+        "run_pages": evidence.run_pages if evidence.run_pages.startswith(("http://", "https://")) else "",
+        "pictures": pictures,
+        "classes": summary.classes[:CLASSES_SHOWN],
+        "provenance": provenance_rows(evidence.provenance),
+        "near_duplicates": len(evidence.near_duplicates),
+        "command": evidence.provenance.get("command") or f"bench run --study {evidence.study.name}",
+    }
+    files: dict[str, str | bytes] = {
+        **_tables(summary),
+        "runs.csv": export_formats.csv(evidence.runs),
+        "trials.csv": export_formats.csv(evidence.trials),
+        "summary.json": as_json_text(
+            summary.as_json()
+            | {"table": {"headers": headers, "rows": rows}, "provenance": evidence.provenance}
+            | {"fingerprint": evidence.fingerprint}
+        ),
+        "report.md": render_page("report.md.j2", context),
+        "report.pdf": _pdf(summary, pictures, context["provenance"]),
+        "index.html": render_page("report.html.j2", context),
+    }
+    if evidence.near_duplicates:
+        columns = ["image", "part", "near_duplicate", "its_part"]
+        files["near_duplicates.csv"] = export_formats.csv(
+            pd.DataFrame(evidence.near_duplicates, columns=columns)
+        )
+    put(folder, files, pictures, study_figures.NAMES)
+
+
+def _tables(summary: Summary) -> dict[str, str]:
+    """Return the tables to paste: as numbers in CSV, as text in LaTeX."""
+    files = {
+        f"tables/{name}.csv": export_formats.csv(frame) for name, frame in tables.numbers(summary).items()
+    }
+    metric = metric_in_words(summary.metric)
+    caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
+    files["tables/results.tex"] = export_formats.latex(
+        *tables.table(summary), caption, f"results-{summary.study}"
+    )
+    if summary.pairs:
+        caption = f"{summary.study}: paired differences in test {metric}, p-values after Holm."
+        files["tables/comparisons.tex"] = export_formats.latex(
+            *tables.pairs(summary), caption, f"comparisons-{summary.study}"
+        )
+    return files
+
+
+def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tuple[str, str]]) -> bytes:
+    ruling = summary.ruling
+    words = [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
+    words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
+    story = [
+        pdf.paragraph(summary.study, "title"),
+        pdf.paragraph(summary.question),
+        pdf.paragraph(summary.verdict, "verdict"),
+        *(pdf.paragraph(text) for text in words),
+        *(pdf.paragraph(note, "small") for note in summary.notes),
+        pdf.paragraph("Results", "heading"),
+        pdf.table(*tables.table(summary)),
+        *(pdf.figure(picture) for picture in pictures),
+    ]
+    if summary.pairs:
+        story += [pdf.paragraph("Every pair of strategies", "heading"), pdf.table(*tables.pairs(summary))]
+    story.append(pdf.paragraph("Where the numbers come from", "heading"))
+    story += [pdf.paragraph(f"{name}: {value}", "small") for name, value in provenance]
+    return pdf.document(summary.study, story)

@@ -1,0 +1,1 @@
+"""Strategies: one record for each way to transfer."""

@@ -1,0 +1,1 @@
+"""Studies: YAML to a validated `Study`."""

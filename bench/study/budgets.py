@@ -1,0 +1,44 @@
+"""Presets of trials, seeds, epochs and labels."""
+
+from typing import Literal
+
+from bench.core.errors import InputError
+from bench.study.schema import (
+    Study,
+    with_changes,
+)
+
+Budget = Literal["smoke", "default", "full"]
+SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
+FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
+
+
+def apply_budget(study: Study, budget: Budget) -> Study:
+    """Return the study at a budget: `smoke` shows that it works, `full` is for a paper."""
+    if budget == "smoke":
+        return with_changes(
+            study,
+            seeds=SMOKE["seeds"],
+            target=with_changes(study.target, cap=min(SMOKE["cap"], study.target.cap or SMOKE["cap"])),
+            training=with_changes(study.training, epochs=SMOKE["epochs"]),
+            tuning=with_changes(study.tuning, trials=SMOKE["trials"]),
+        )
+    if budget == "full":
+        return with_changes(
+            study,
+            seeds=FULL["seeds"],
+            training=with_changes(study.training, epochs=study.training.epochs * FULL["epoch_factor"]),
+            tuning=with_changes(study.tuning, trials=FULL["trials"]),
+        )
+    return study
+
+
+def with_labels(study: Study, count: int) -> Study:
+    """Return the study with another number of training labels: the smaller of two is part of the larger.
+
+    Raises:
+        InputError: for segmentation, whose images hold many labels each.
+    """
+    if study.task != "classification":
+        raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
+    return with_changes(study, target=with_changes(study.target, train_labels=count))

@@ -1,0 +1,193 @@
+"""A study is one question in one YAML file; here it is read, checked against one schema, and overridden."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+Above = Annotated[float, Field(gt=0)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Task = Literal["classification", "segmentation"]
+# What belongs to a task; the first of each is its default.
+HEADS_OF = {"classification": ("linear", "concat_pool"), "segmentation": ("unet", "fcn32s")}
+METRICS_OF = {
+    "classification": ("accuracy", "balanced_accuracy"),
+    "segmentation": ("mean_iou", "pixel_accuracy"),
+}
+
+
+class Part(BaseModel):
+    """Base of every part of the schema: nothing unknown is accepted, nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Scenario(Part):
+    """Which of the four rules of thumb the study puts to the test."""
+
+    size: Literal["small", "large"]
+    similarity: Literal["similar", "different"]
+
+
+class Source(Part):
+    """The pretrained model: `<library>/<name>` and where its weights come from."""
+
+    model: Annotated[str, Field(pattern=r"^(timm|torchvision)/[\w.\-]+$")]
+    weights: Annotated[str, Field(min_length=1)] = "default"  # packaged, default, or a file
+    mean: tuple[float, float, float] | None = None  # of the input normalisation; None: as the weights say
+    std: tuple[Above, Above, Above] | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Source":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both or neither")
+        return self
+
+
+class Augmentation(Part):
+    """Random views of a training image; the same for every strategy."""
+
+    crop_scale: tuple[Fraction | Literal[1], Fraction | Literal[1]] = (0.6, 1)  # share of the area
+    crop_ratio: tuple[Above, Above] = (0.75, 4 / 3)
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0  # degrees to either side
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+    views: Positive | None = 8  # distinct views an image, cycled through; None: a new one every epoch
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augmentation":
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the lower end {low} is above the upper end {high}")
+        return self
+
+
+class Target(Part):
+    """The data to transfer to, and how they are split."""
+
+    data: Annotated[
+        str, Field(min_length=1)
+    ]  # a packaged name, torchvision/<Class>, huggingface/<name>, or a folder
+    train_labels: Positive | None = None  # None: all there are
+    val_labels: Positive | None = None
+    test_labels: Positive | None = None
+    cap: Positive | None = None  # of images in each part, above one of each class (the smoke budget's)
+    sampling: Literal["proportional", "balanced"] = "proportional"
+    val_fraction: Fraction = 0.2  # of the training part, where the data set brings no split of its own
+    test_fraction: Fraction = 0.25
+    split_seed: int = 0
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 224  # pixels, side of the square input
+    augmentation: Augmentation = Augmentation()
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # names of mask values 0, 1, ...
+    ignore: Annotated[int, Field(ge=0, le=255)] | None = None  # mask value without label, beside 255
+
+
+class Head(Part):
+    """What replaces the source's classifier."""
+
+    # unet, where the task is segmentation and nothing is said
+    kind: Literal["linear", "concat_pool", "unet", "fcn32s"] = "linear"
+    hidden: Positive = 512  # concat_pool only
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # unet, deepest first
+    decoder_channels: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = None
+    bottleneck: Positive | None = None  # unet: channels of a 1x1 convolution behind the deepest map
+
+
+class Training(Part):
+    """One training run. Learning rate and weight decay are not here: every strategy tunes them."""
+
+    epochs: Positive = 10
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
+    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25  # share of the steps; one_cycle and cosine
+    step_every: Fraction = 0.34  # share of the epochs between two drops; step only
+    step_factor: Fraction = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dice: Above | None = None  # weight beside cross-entropy; segmentation only
+    gradient_clip: Above | None = 1.0  # global 2-norm
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # of steps that train all stages; not set: where it pays
+    compile: Literal["always", "never"] | None = None
+
+
+class Tuning(Part):
+    """How hyperparameters are chosen; the same budget for every strategy."""
+
+    trials: Positive = 8
+    pruner: Literal["successive_halving", "median", "none"] = "successive_halving"
+    seed: int = 0
+
+
+class Study(Part):
+    """The validated study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.\-]*$")]
+    question: str
+    scenario: Scenario | None = None
+    task: Task = "classification"
+    source: Source
+    target: Target
+    head: Head = Head()
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "scratch",
+        "feature_extractor",
+        "partial",
+        "full",
+        "discriminative",
+    )
+    training: Training = Training()
+    tuning: Tuning = Tuning()
+    seeds: Positive = 5
+    metric: Literal["accuracy", "balanced_accuracy", "mean_iou", "pixel_accuracy"] = "accuracy"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, values: Any) -> Any:
+        """Fill in head and metric where the task is segmentation: their defaults are of classification."""
+        if not isinstance(values, dict) or values.get("task") != "segmentation":
+            return values
+        head = values.get("head", {})
+        if isinstance(head, dict):
+            head = {"kind": HEADS_OF["segmentation"][0], **head}
+        return {"metric": METRICS_OF["segmentation"][0], **values, "head": head}
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "Study":
+        for key, value, valid in (
+            ("head.kind", self.head.kind, HEADS_OF[self.task]),
+            ("metric", self.metric, METRICS_OF[self.task]),
+        ):
+            if value not in valid:
+                raise ValueError(f"{key} '{value}' is not for {self.task}; valid: {', '.join(valid)}")
+        if self.task == "classification" and (
+            self.training.dice or self.target.classes or self.target.ignore
+        ):
+            raise ValueError("training.dice, target.classes and target.ignore are for task: segmentation")
+        return self
+
+    @model_validator(mode="after")
+    def _strategies_once(self) -> "Study":
+        if len(set(self.strategies)) != len(self.strategies):
+            raise ValueError("strategies: one is named twice")
+        return self
+
+
+def metric_in_words(metric: str) -> str:
+    """Return a metric as a person writes it: `mean IoU`."""
+    return metric.replace("_", " ").replace("iou", "IoU")
+
+
+def with_changes(part: P, **changes: Any) -> P:
+    """Return a part with other values, which are not checked again."""
+    return part.model_copy(update=changes)

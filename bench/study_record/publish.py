@@ -1,0 +1,84 @@
+"""What a person who browses MLflow finds: descriptions, a strategy's means on its run, the report's files."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.strategies.registry import STRATEGIES
+from bench.study_record import freshness
+from bench.tracking.frames import COSTS, FoundStudy
+from bench.tracking.live_run import Point
+from bench.tracking.store import NOTE, RunStore
+
+if TYPE_CHECKING:
+    from bench.analysis.evidence import Evidence
+
+REPORT = "report"  # folder of the study's run
+
+
+def publish(
+    store: RunStore, found: FoundStudy, evidence: "Evidence", said: Mapping[str, Any], folder: Path
+) -> None:
+    """Put a report and its numbers where MLflow shows them.
+
+    Args:
+        store: of the study's experiment.
+        found: the study's run: it gets the files, the verdict and the table.
+        evidence: what the report is made of: each strategy's run gets its means.
+        said: the report's `summary.json`.
+        folder: the report's.
+    """
+    store.upload_folder(found.run_id, folder, REPORT)
+    store.write(found.run_id, [], {}, {NOTE: _study_note(said)})
+    now = time.time_ns() // 1_000_000
+    for strategy, run_id in store.arms(found.run_id).items():
+        means = {**_means(evidence, strategy), **_interval(said, strategy)}
+        points = [Point(name, value, now, 0) for name, value in means.items()]
+        store.write(run_id, points, {}, {NOTE: _arm_note(said, strategy)})
+    store.write(found.run_id, [], {}, {freshness.PUBLISHED: freshness.published(evidence.fingerprint)})
+
+
+def _means(evidence: "Evidence", strategy: str) -> dict[str, float]:
+    """Return the means over the seeds that are done: under the names that the runs themselves have."""
+    own = evidence.done[evidence.done["strategy"] == strategy]
+    columns = [name for name in own if str(name).startswith(("val_", "test_")) or name in COSTS]
+    means = own[columns].astype(float).mean().dropna()
+    return {str(n).replace("_", "/", 1) if n not in COSTS else str(n): float(v) for n, v in means.items()}
+
+
+def _interval(said: Mapping[str, Any], strategy: str) -> dict[str, float]:
+    """Return the ends of the 95 % interval of the test metric."""
+    for result in said["results"]:
+        if result["strategy"] == strategy and result["test"]:
+            name = f"test/{said['metric']}"
+            return {f"{name}_low": result["test"]["low"], f"{name}_high": result["test"]["high"]}
+    return {}
+
+
+def _study_note(said: Mapping[str, Any]) -> str:
+    headers, rows = said["table"]["headers"], said["table"]["rows"]
+    table = [headers, ["---"] * len(headers), *rows]
+    lines = [f"**{said['question']}**", "", said["verdict"], ""]
+    if said.get("ruling"):
+        lines += [f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}", ""]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in table]
+    closing = (
+        f"The whole report is among the artifacts: `{REPORT}/index.html`. In the chart view, search for "
+        "`tags.purpose = 'arm'` and unfold this run to compare strategies; to compare seeds, search for "
+        "`tags.purpose = 'final'` and group by `strategy`."
+    )
+    lines += ["", closing]
+    return "\n".join(lines)
+
+
+def _arm_note(said: Mapping[str, Any], strategy: str) -> str:
+    headers, rows = said["table"]["headers"], said["table"]["rows"]
+    row = next((row for row in rows if row[0] == strategy), [strategy])
+    lines = [f"**{strategy}**: {STRATEGIES[strategy].summary}." if strategy in STRATEGIES else strategy, ""]
+    lines += [f"- {header}: {cell}" for header, cell in zip(headers[1:], row[1:], strict=False)]
+    lines += [
+        "",
+        "Metrics of this run are means over its seeds; `test/..._low` and `_high` the 95 % interval.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""Read the runs of an experiment back, one by one or as tidy tables; nothing is written, or needs mlflow."""
+
+import io
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.runs import (
+    Purpose,
+    RunResult,
+    RunSpec,
+    Status,
+)
+from bench.tracking import frames, store_uri
+from bench.tracking.frames import COSTS, FoundRun, FoundStudy
+from bench.tracking.live_run import EPOCH, NOTHING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
+PAGE = 1000  # runs fetched at a time
+READERS = 8  # files read from a server at a time
+
+
+class StoredRuns:
+    """The runs of one experiment, as they are stored; each method raises InputError if they can't be read."""
+
+    uri: str
+    experiment_id: str
+    _client: Any  # MLflow's, each of whose failures is one line
+
+    def find(self, keys: Iterable[str], tags: Mapping[str, str] = NOTHING) -> dict[str, FoundRun]:
+        """Return the final runs that are DONE, by key; of several with one key the newest.
+
+        Args:
+            keys: of the runs wanted.
+            tags: which they all have, such as the key of their arm: only such runs are read.
+        """
+        having = _having({"bench.status": Status.DONE.value, **tags})
+        done = self._ended(Purpose.FINAL, f" and {having}")
+        return frames.by_key(done, list(keys))
+
+    def studies(self) -> list[FoundStudy]:
+        """Return the studies' runs: those that go on, then the others, the one that ended last first."""
+        found = [
+            FoundStudy(
+                run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time, run.info.status
+            )
+            for run in self._search("tags.purpose = 'study'")
+        ]
+        return sorted(found, key=lambda run: -(run.ended or math.inf))
+
+    def arms(self, study_run_id: str) -> dict[str, str]:
+        """Return strategy to the id of its arm's run, of those below a study's run."""
+        found = self._search(f"tags.purpose = 'arm' and tags.\"mlflow.parentRunId\" = '{study_run_id}'")
+        return {run.data.tags["strategy"]: run.info.run_id for run in found}
+
+    def runs_of_arm(self, arm_key: str, purpose: Purpose) -> list[FoundRun]:
+        """Return an arm's runs that came to an end by themselves, newest first."""
+        return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'")
+
+    def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
+        """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
+        own = {"bench.run_key": key, **tags}
+        runs = self._search(_having(own | {"purpose": Purpose.FINAL.value}))
+        states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
+        return any(
+            state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
+            for state, info in states
+            if info.status in ENDED
+        )
+
+    def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
+        """Return what came of a trial, if it is stored with these tags: its number, and how it was tuned."""
+        own = {"bench.run_key": spec.key, **tags}
+        same = self._search(_having(own | {"purpose": Purpose.TRIAL.value}))
+        ended = [run for run in same if run.info.status in ENDED]
+        found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
+        if not found:
+            return None
+        costs: dict[str, Any] = {
+            name: found.metrics[name] for name in COSTS if name != "epochs" and name in found.metrics
+        }
+        return RunResult(
+            spec,
+            found.status,
+            metrics={name: value for name, value in found.metrics.items() if "/" in name},
+            curve=tuple(self._curve(ended[0])),
+            error=found.tags.get("bench.error", ""),
+            diverged="bench.diverged" in found.tags,
+            **costs,
+        )
+
+    def _curve(self, run: Any) -> list[dict[str, float]]:
+        """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
+        epochs: dict[int, dict[str, float]] = {}
+        for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
+            for point in self._client.get_metric_history(run.info.run_id, name):
+                row = epochs.setdefault(point.step, {"epoch": point.step})
+                row[name.removeprefix(EPOCH)] = point.value
+        return [epochs[epoch] for epoch in sorted(epochs)]
+
+    def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
+        """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""
+        return frames.table(frames.by_key(self._ended(Purpose.FINAL), list(dict.fromkeys(keys))).values())
+
+    def trials_frame(self, arm_keys: Iterable[str]) -> "pd.DataFrame":
+        """Return a row for each tuning trial, by arm and number: the same columns and `trial`."""
+        return frames.table(frames.by_trial(self._ended(Purpose.TRIAL), arm_keys), "trial")
+
+    def curves_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
+        """Return a row for each run and epoch: strategy, seed, epoch, `train_loss`, `val_accuracy`, ..."""
+        who = {run.run_id: _who(run) for run in runs}
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for name in sorted({name for run in runs for name in run.epoch_metrics}):
+            for run_id, step, value in self._histories(
+                [r.run_id for r in runs if name in r.epoch_metrics], name
+            ):
+                row = rows.setdefault((run_id, step), {**who[run_id], "epoch": step})
+                row[frames.column(name.removeprefix(EPOCH))] = value
+        order = {run_id: place for place, run_id in enumerate(who)}
+        return frames.curves([rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))])
+
+    def _histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
+        """Yield (run, step, value) of a metric; a database gives those of many runs at once."""
+        with self._client.explained():
+            bulk = getattr(self._client.database, "get_metric_history_bulk", None)
+            for start in range(0, len(run_ids), PAGE):
+                some = run_ids[start : start + PAGE]
+                if bulk:
+                    yield from ((p.run_id, p.step, p.value) for p in bulk(some, name, None))
+                    continue
+                with ThreadPoolExecutor(READERS) as pool:
+                    read = partial(self._client.get_metric_history, key=name)
+                    for run_id, points in zip(some, pool.map(read, some), strict=True):
+                        yield from ((run_id, point.step, point.value) for point in points)
+
+    def predictions_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
+        """Return a row for each run and test image, or image and class: strategy, seed, then `PREDICTIONS`.
+
+        Raises:
+            InputError: if a run's `predictions.csv` is gone.
+        """
+        import pandas as pd
+
+        columns = ["strategy", "seed", *frames.PREDICTIONS]
+        kinds = dict.fromkeys(("image", "target", "prediction"), str)
+        parts = [
+            pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False).assign(**_who(run))
+            for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
+        ]
+        kept = [part[[name for name in columns if name in part]] for part in parts]
+        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns[:5])
+
+    def examples(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int, str], bytes]:
+        """Return the pictures that runs of segmentation keep, by (strategy, seed, best, median or worst)."""
+        found: dict[tuple[str, int, str], bytes] = {}
+        for name in ("best", "median", "worst"):
+            for run, content in zip(runs, self.read_all(runs, f"examples/{name}.png"), strict=True):
+                who = _who(run)
+                found[who["strategy"], who["seed"], name] = content
+        return found
+
+    def read_all(self, runs: Sequence[FoundRun | FoundStudy], name: str) -> Iterator[bytes]:
+        """Yield a file of each run. Those on this machine are read where they are, others several at a time.
+
+        Raises:
+            InputError: if a run doesn't have it.
+        """
+        with ThreadPoolExecutor(READERS) as pool, tempfile.TemporaryDirectory() as folder:
+
+            def read(run: FoundRun | FoundStudy) -> bytes:
+                place = store_uri.local_path(run.artifacts)
+                if place is not None:
+                    with self._client.explained():
+                        return (place / name).read_bytes()
+                own = Path(folder) / run.run_id
+                own.mkdir()
+                return Path(self._client.download_artifacts(run.run_id, name, str(own))).read_bytes()
+
+            yield from pool.map(read, runs)
+
+    def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
+        """Return the runs that came to an end by themselves, newest first."""
+        runs = self._search(f"tags.purpose = '{purpose.value}'{more}")
+        return [_found(run) for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
+
+    def _search(self, condition: str) -> list[Any]:
+        runs: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], condition, max_results=PAGE, page_token=token
+            )
+            runs += page
+            if not (token := page.token):
+                return runs
+
+
+def _having(tags: Mapping[str, str]) -> str:
+    """Return the condition for runs with these tags; the rarest first: a database looks them up in order."""
+    return " and ".join(f"tags.\"{name}\" = '{value}'" for name, value in tags.items())
+
+
+def _who(run: FoundRun) -> dict[str, Any]:
+    return {"strategy": run.tags["strategy"], "seed": int(run.tags["seed"])}
+
+
+def _found(run: Any) -> FoundRun:
+    tags = run.data.tags
+    return FoundRun(
+        run_id=run.info.run_id,
+        key=tags["bench.run_key"],
+        status=Status(tags["bench.status"]),
+        metrics={n: v for n, v in run.data.metrics.items() if not n.startswith(EPOCH)},
+        params=json.loads(tags["bench.params"]),
+        tags=tags,
+        artifacts=run.info.artifact_uri,
+        epoch_metrics=frozenset(n for n in run.data.metrics if n.startswith(EPOCH)),
+    )

@@ -1,0 +1,1 @@
+"""Training: arrays and a model in, trained weights and scores out; all torch code that trains."""

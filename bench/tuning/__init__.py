@@ -1,0 +1,1 @@
+"""Tuning: how hyperparameters are chosen; the only user of Optuna."""

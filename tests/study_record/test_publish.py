@@ -1,0 +1,55 @@
+"""What a person finds who browses MLflow: descriptions, means on a strategy's run, the report's files."""
+
+import pytest
+
+from bench.core.runs import Arm
+from bench.report.study_report import write
+from bench.study_record import freshness
+from bench.study_record.publish import publish
+from bench.tracking.frames import FoundStudy
+from bench.tracking.store import NOTE, RunStore
+from tests.support.synthetic import make_evidence, make_study
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    evidence = make_evidence(make_study(strategies=["scratch", "full"]), failed=[("scratch", 1)])
+    store = RunStore(f"sqlite:///{folder}/mlflow.db", "bench/small_similar")
+    run_id = store.open_study("small_similar", "k", {}, {})
+    for name in evidence.strategies:
+        store.open_arm(run_id, Arm("small_similar", name, {}), {}, {}, "plan")
+    write(evidence, folder / "report")
+    said = freshness.read(folder / "report")
+    publish(store, FoundStudy(run_id, {}, "", None), evidence, said, folder / "report")
+    return store, run_id, evidence, said
+
+
+def test_a_strategys_run_has_the_means_of_its_seeds(published):
+    store, run_id, evidence, _ = published
+    arms = store.arms(run_id)
+    assert set(arms) == {"scratch", "full"}
+    for strategy, arm in arms.items():
+        metrics = store._client.get_run(arm).data.metrics
+        own = evidence.done[evidence.done["strategy"] == strategy]
+        assert metrics["test/accuracy"] == pytest.approx(own["test_accuracy"].mean())
+        assert metrics["val/balanced_accuracy"] == pytest.approx(own["val_balanced_accuracy"].mean())
+        assert metrics["train_seconds"] == pytest.approx(own["train_seconds"].mean())
+        assert metrics["test/accuracy_low"] < metrics["test/accuracy"] < metrics["test/accuracy_high"]
+
+
+def test_descriptions_say_what_the_report_says(published):
+    store, run_id, _, said = published
+    note = store._client.get_run(run_id).data.tags[NOTE]
+    assert note.startswith("**Is a linear classifier enough?**")
+    assert said["verdict"] in note
+    for row in said["table"]["rows"]:
+        assert f"| {' | '.join(row)} |" in note
+    arm = store._client.get_run(store.arms(run_id)["full"]).data.tags[NOTE]
+    assert arm.startswith("**full**: ")
+
+
+def test_the_report_is_among_the_artifacts(published):
+    store, run_id, _, _ = published
+    files = {file.path for file in store._client.list_artifacts(run_id, "report")}
+    assert {"report/index.html", "report/report.md", "report/runs.csv", "report/figures"} <= files

@@ -1,0 +1,147 @@
+"""The same contract on a real MLflow server and a real PostgreSQL, both started here and stopped after."""
+
+import http.server
+import signal
+import sys
+import threading
+import urllib.request
+
+import psutil
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from bench.core.errors import InputError
+from bench.tracking.store import RunStore
+from bench.tracking.ui import ui_command
+from tests.support.postgres import running_postgres
+from tests.support.tracking_contract import (
+    StoreContract,
+    done,
+    free_port,
+    new_store,
+    open_levels,
+    serving,
+    spec,
+)
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with serving(f"sqlite:///{folder}/mlflow.db", folder) as (_, url):
+        yield url
+
+
+class TestServer(StoreContract):
+    @pytest.fixture
+    def uri(self, server_uri):
+        return server_uri
+
+    def test_the_page_of_the_experiment_is_served(self, uri):
+        url = new_store(uri).place
+        assert url.startswith(f"{uri}/#/experiments/")
+        with requests.Session() as session:  # tries again, as MLflow's client does and a person would
+            session.mount("http://", HTTPAdapter(max_retries=Retry(total=6, backoff_factor=0.5)))
+            assert b"<title>MLflow" in session.get(url, timeout=30).content
+
+    def test_its_port_is_busy_for_another(self, uri, tmp_path):
+        with pytest.raises(InputError, match=r"--port: port .* can't be used .*choose another"):
+            ui_command(f"sqlite:///{tmp_path}/a.db", "127.0.0.1", int(uri.rpartition(":")[2]))
+
+
+def test_the_store_is_no_argument_and_no_proxy_is_asked(tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(f"sqlite:///{tmp_path}/store.db", tmp_path) as (process, _):
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert started
+        assert not [word for one in started for word in one.cmdline() if "store.db" in word]
+    assert (tmp_path / "store.db").exists()
+
+
+@pytest.fixture(scope="module")
+def postgres_uri():
+    with running_postgres() as server:
+        yield server.uri
+
+
+class TestPostgres(StoreContract):
+    @pytest.fixture
+    def uri(self, postgres_uri, tmp_path, monkeypatch):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+        return postgres_uri
+
+    def test_artifacts_are_in_bench_home(self, uri, tmp_path):
+        open_levels(new_store(uri))
+        assert list((tmp_path / "home" / "artifacts").glob("toy-*/*/artifacts/plan.txt"))
+
+
+@pytest.mark.parametrize("scheme", ["http://127.0.0.1:{}", "postgresql+psycopg2://u:secret@127.0.0.1:{}/x"])
+def test_a_server_that_is_gone_is_named_in_one_line(scheme, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    if scheme.startswith("postgresql"):
+        pytest.importorskip("psycopg2", reason="the PostgreSQL driver is not installed")
+    uri = scheme.format(free_port())
+    with pytest.raises(InputError) as caught:
+        RunStore(uri, "toy")
+    assert uri.shown(uri) in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_database_driver_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(InputError, match="driver psycopg2 is not installed; pip install psycopg2-binary"):
+        RunStore("postgresql+psycopg2://u@127.0.0.1/x", "toy")
+
+
+def test_a_web_server_that_is_not_mlflow_is_named(tmp_path):
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(InputError, match=uri):
+            RunStore(uri, "toy")
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_leaves_nothing_behind(tmp_path):
+    with serving(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) as (process, url):
+        store = new_store(url)
+        _, arm = open_levels(store)
+        live = store.start(spec(), arm, "seed 0", {}, {})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        with pytest.raises(InputError, match=f"{url}.*is the server running"):
+            live.finish(done(spec()))
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", 70000, "--port: 70000 is not a port"),
+        ("no-such-host.invalid", 5000, "--host: 'no-such-host.invalid' is no address"),
+        ("192.0.2.1", 5000, "can't be used"),
+    ],
+)
+def test_where_the_ui_can_not_be_is_said(host, port, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        ui_command(f"sqlite:///{tmp_path}/a.db", host, port)
+
+
+def test_the_ui_of_a_server_is_its_own():
+    with pytest.raises(InputError, match="shows its own UI"):
+        ui_command("http://127.0.0.1:5000", "127.0.0.1", 5000)

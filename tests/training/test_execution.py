@@ -1,0 +1,194 @@
+"""Pieces of work on the threads of a processor: each alone, nothing changed after. Compiled steps."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.core.errors import InputError
+from bench.models.partial_forward import Prefix, replica
+from bench.strategies.registry import STRATEGIES
+from bench.study.schema import Training
+from bench.system.locations import cache
+from bench.training.compilation import compiled_where_it_pays
+from bench.training.devices import each_on_a_thread
+from bench.training.execution import Execution
+from bench.training.inputs import batches
+from bench.training.loop import train
+from tests.test_contract import (  # noqa: F401 - fixtures
+    SIDE,
+    dataset,
+    random_weights,
+    task_for,
+)
+
+CPU = Execution("cpu", "fp32")
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_piece_is_done_once_with_one_thread(three_threads):
+    done = {}
+    each_on_a_thread(
+        lambda place, value: done.update({place: (value, torch.get_num_threads())}),
+        [(place, place * place) for place in range(20)],
+        "cpu",
+    )
+    assert done == {place: (place * place, 1) for place in range(20)}
+    assert torch.get_num_threads() == 3
+
+
+def test_a_failure_ends_the_work(three_threads):
+    begun = []
+
+    def fail(piece):
+        begun.append(piece)
+        time.sleep(0.01)
+        raise ValueError(piece)
+
+    with pytest.raises(ValueError, match="0"):
+        each_on_a_thread(fail, [(piece,) for piece in range(1000)], "cpu")
+    assert len(begun) < 1000
+    assert torch.get_num_threads() == 3
+
+
+def test_one_piece_has_one_thread_too(three_threads):
+    seen = []
+    each_on_a_thread(lambda: seen.append(torch.get_num_threads()), [()], "cpu")
+    assert seen == [1], "what a piece gives must not depend on how many there are"
+
+
+def test_other_devices_are_left_to_this_thread(three_threads):
+    seen = []
+    each_on_a_thread(lambda piece: seen.append((piece, threading.get_ident())), [(1,), (2,)], "cuda")
+    assert seen == [(1, threading.get_ident()), (2, threading.get_ident())]
+
+
+MEETING = threading.Barrier(2)
+
+
+class Meeting(torch.nn.Linear):
+    """A layer that two threads are in at once, or never leave."""
+
+    def forward(self, inputs):
+        MEETING.wait(60)
+        return super().forward(inputs)
+
+
+def test_two_threads_in_replicas_of_one_prefix_get_what_is_theirs():
+    backbone = torch.nn.Sequential(torch.nn.Linear(4, 4), Meeting(4, 64), torch.nn.Tanh()).eval()
+    prefix = Prefix(backbone, "0", "1")
+    images = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(0))
+    found = {}
+
+    @torch.inference_mode()
+    def compute(place, own):
+        found[place] = own(images[place])
+
+    threads = [threading.Thread(target=compute, args=(place, replica(prefix))) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for place in range(2):
+        first = torch.nn.functional.linear(images[place], backbone[0].weight, backbone[0].bias)
+        second = torch.nn.functional.linear(first, backbone[1].weight, backbone[1].bias)
+        assert torch.allclose(found[place][0], first, atol=1e-6)
+        assert torch.allclose(found[place][1], second, atol=1e-6)
+
+
+def test_a_replica_has_the_tensors_themselves_and_hooks_of_its_own():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    copied = replica(module)
+    originals = [*module.parameters(), *module.buffers()]
+    assert all(a is b for a, b in zip(originals, [*copied.parameters(), *copied.buffers()], strict=True))
+    copied[0].register_forward_hook(lambda *_: None)
+    assert not module[0]._forward_hooks
+
+
+def small_model():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+
+def found(training, steps, model=small_model):
+    return compiled_where_it_pays(CPU, training, model, 16, {32: steps})
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+
+
+def kept_seconds():
+    return [json.loads(path.read_text()) for path in sorted((cache() / "steps").glob("*.json"))]
+
+
+def test_a_short_study_is_not_compiled_and_a_step_is_measured_once(own_cache):
+    assert found(Training(compile="never"), 10**9) == CPU
+    assert not (cache() / "steps").exists(), "nothing to be decided by a measurement"
+    assert found(Training(), 100) == CPU
+    (seconds,) = kept_seconds()
+    (path,) = (cache() / "steps").glob("*.json")
+    path.write_text("[1, 7]")
+    assert found(Training(), 200) == CPU
+    assert kept_seconds() == [[1, 7]]
+    path.write_text('{"half": ')
+    assert found(Training(), 200) == CPU
+    assert len(kept_seconds()[0]) == len(seconds) == 2
+
+
+class Splitting(torch.nn.Conv2d):
+    """A layer with what can't be compiled in one piece."""
+
+    def forward(self, images):
+        torch._dynamo.graph_break()
+        return super().forward(images)
+
+
+def test_what_cannot_be_compiled_is_said_and_left_alone(caplog):
+    def model():
+        return torch.nn.Sequential(Splitting(3, 8, 3))
+
+    assert found(Training(), 10**9, model) == CPU
+    assert "training steps are not compiled" in caplog.text
+    with pytest.raises(InputError, match="can't be compiled here"):
+        found(Training(compile="always"), 1, model)
+
+
+@pytest.mark.slow
+def test_compiled_where_it_saves_more_than_it_costs(own_cache):
+    long = found(Training(), 10**9)
+    (first, later), (_, eager) = sorted(kept_seconds(), reverse=True)
+    assert first > 10 * later, "compiling is the longer of the first steps"
+    assert bool(long.compiled) is (10**9 * (eager - later) >= 2 * (first - later))
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_what_others_give(dataset, random_weights):  # noqa: F811
+    """For batches of both sizes; what is compiled serves later runs, and predictions go without."""
+    training = Training(epochs=3, batch_size=5, compile="always")
+    source = random_weights("timm/resnet10t")
+
+    def task(way):
+        made = task_for(STRATEGIES["full"], source, dataset)
+        return replace(made, train=made.train[:11], training=training, execution=way)
+
+    sizes = dict.fromkeys(map(len, batches(task(CPU).train, 5)), 1)
+    assert set(sizes) == {3, 4}
+    fast = compiled_where_it_pays(CPU, training, lambda: task(CPU).model, SIDE, sizes)
+    assert set(fast.compiled) == {3, 4}
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    eager, compiled = train(task(CPU)).curve, train(task(fast)).curve
+    assert train(task(fast)).curve == compiled
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    for slow_row, fast_row in zip(eager, compiled, strict=True):
+        assert fast_row == pytest.approx(slow_row, rel=1e-3)

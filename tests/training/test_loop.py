@@ -1,0 +1,216 @@
+"""Schedules, optimizer settings, scores, and how the loop ends."""
+
+import math
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
+
+import bench.training.loop
+from bench.strategies.base import Phase, TransferPlan
+from bench.strategies.registry import STRATEGIES
+from bench.study.schema import Training
+from bench.training.checkpoints import Checkpoint
+from bench.training.inputs import batches
+from bench.training.loop import (
+    DivergedError,
+    _Loop,
+    phase_epochs,
+    train,
+)
+from bench.training.metrics import score
+from bench.training.schedules import rate_factor
+from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
+
+SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+
+
+@given(st.sampled_from(SCHEDULES), st.floats(0, 1), st.floats(0, 0.9))
+def test_rates_stay_between_zero_and_the_peak(schedule, progress, warmup):
+    assert 0 <= rate_factor(progress, Training(schedule=schedule, warmup=warmup)) <= 1 + 1e-9
+
+
+def test_schedules_have_their_known_values():
+    one_cycle = Training(schedule="one_cycle", warmup=0.25)
+    assert rate_factor(0, one_cycle) == pytest.approx(1 / 25)
+    assert rate_factor(0.25, one_cycle) == pytest.approx(1)
+    assert rate_factor(1, one_cycle) == pytest.approx(1e-4)
+    cosine = Training(schedule="cosine", warmup=0.2)
+    assert [rate_factor(p, cosine) for p in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx(
+        [0, 0.5, 1, 0.5, 0], abs=1e-12
+    )
+    step = Training(schedule="step", step_every=0.3, step_factor=0.1)
+    assert [rate_factor(p, step) for p in (0, 0.29, 0.3, 0.6, 0.9)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+
+
+def test_one_cycle_is_that_of_torch():
+    steps = 40
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, steps, pct_start=0.25, final_div_factor=400)
+    ours = Training(schedule="one_cycle", warmup=0.25)
+    for step in range(steps):
+        # torch's peak is at step pct * steps - 1, its end at the last step; ours is the same curve
+        peak = 0.25 * steps - 1
+        progress = 0.25 * step / peak if step <= peak else 0.25 + 0.75 * (step - peak) / (steps - 1 - peak)
+        assert rate_factor(progress, ours) == pytest.approx(theirs.get_last_lr()[0], abs=1e-4)
+        optimizer.step()
+        theirs.step()
+
+
+@given(st.integers(2, 400), st.integers(2, 64))
+def test_batches_hold_every_image_once_and_none_is_single(count, size):
+    parts = list(batches(np.arange(count), size))
+    assert np.array_equal(np.concatenate(parts), np.arange(count))
+    lengths = [len(part) for part in parts]
+    assert max(lengths) <= max(size, 3)
+    assert min(lengths) >= 2
+    assert max(lengths) - min(lengths) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=4, max_size=40))
+def test_scores_are_those_of_scikit_learn(pairs):
+    labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
+    logits = torch.nn.functional.one_hot(torch.from_numpy(predictions), 4).float()
+    scores = score(logits, torch.from_numpy(labels))
+    assert scores["accuracy"] == pytest.approx((labels == predictions).mean())
+    with np.errstate(all="ignore"):
+        assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+    spread = math.log(math.e + 3)
+    assert scores["loss"] == pytest.approx(
+        np.where(labels == predictions, spread - 1, spread).mean(), rel=1e-5
+    )
+
+
+def test_phases_share_the_epochs():
+    plan = TransferPlan("pretrained", (Phase(0.3, (0, 1)), Phase(0.7, (1, 1))))
+    assert phase_epochs(plan, 10) == [((0, 1), 3), ((1, 1), 7)]
+    assert phase_epochs(plan, 1) == [((1, 1), 1)]
+    assert sum(count for _, count in phase_epochs(plan, 5)) == 5
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason(dataset, random_weights):  # noqa: F811
+    task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset)
+    with torch.no_grad():
+        next(task.model.backbone.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"train/loss is not finite in epoch 1"):
+        train(task)
+
+
+def test_the_best_epoch_is_restored(dataset, random_weights):  # noqa: F811
+    task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+    states = []
+
+    def keep(row):
+        states.append({name: value.clone() for name, value in task.model.state_dict().items()})
+        return True
+
+    result = train(task, keep)
+    best = max(result.curve, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
+    assert result.best_row == best
+    restored = task.model.state_dict()
+    assert all(torch.equal(restored[name], value) for name, value in states[result.best_epoch].items())
+
+
+def test_the_same_run_twice_gives_the_same_numbers(dataset, random_weights):  # noqa: F811
+    curves = [
+        train(task_for(STRATEGIES["discriminative"], random_weights("timm/resnet10t"), dataset)).curve
+        for _ in range(2)
+    ]
+    assert curves[0] == curves[1]
+
+
+class CutOffError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 7])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weights, monkeypatch, steps):  # noqa: F811
+    def task():
+        return task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+
+    taken, step = [], _Loop._step
+    monkeypatch.setattr(_Loop, "_step", lambda *of: (taken.append(of), step(*of)))
+    straight = train(task())
+    all_steps = len(taken)
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
+    checkpoint = Checkpoint("a")
+    save, saved = checkpoint.save, []
+
+    def save_and_die(state):
+        checkpoint._due = 0.0
+        save(state)
+        checkpoint._due = 0.0
+        saved.append(state)
+        if len(saved) == steps:
+            raise CutOffError
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(CutOffError):
+        train(task(), checkpoint=checkpoint)
+    rows = []
+    taken.clear()
+    resumed = train(task(), lambda row: rows.append(row) is None, Checkpoint("a"))
+    assert len(taken) == all_steps - steps, "no step is taken twice"
+    assert resumed.curve == straight.curve == rows
+    assert resumed.best_epoch == straight.best_epoch
+    assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("place", ["_step", "evaluate", "note_epoch"])
+def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatch, place, number):  # noqa: F811
+    """In the middle of a phase, at the end of one, and at the end of all."""
+
+    def task():
+        task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+        moving = task.plan.phases[0].multipliers
+        phases = (Phase(0.5, (0.0,) * (len(moving) - 1) + (1.0,)), Phase(0.5, moving))
+        return replace(task, plan=replace(task.plan, phases=phases))
+
+    straight = train(task())
+    owner = _Loop if place == "_step" else bench.training
+    work, calls, steps = getattr(owner, place), [], []
+
+    def work_asked_to_stop(*of):
+        calls.append(of)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        return work(*of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, work_asked_to_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(task(), checkpoint=Checkpoint("a"))
+    step = _Loop._step
+    monkeypatch.setattr(_Loop, "_step", lambda *of: (steps.append(of), step(*of)))
+    resumed = train(task(), checkpoint=Checkpoint("a"))
+    taken = number if place == "_step" else 2 * number
+    assert len(steps) == 8 - taken, "no step is taken twice"
+    assert resumed.curve == straight.curve
+    assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
+
+
+def test_half_a_checkpoint_is_none(dataset, random_weights, caplog):  # noqa: F811
+    checkpoint = Checkpoint("a")
+    checkpoint.save({"model": torch.ones(1000)})
+    path = checkpoint._path
+    path.write_bytes(path.read_bytes()[:500])
+    assert checkpoint.load() is None
+    assert "begins anew" in caplog.text
+    checkpoint.remove()
+    assert checkpoint.load() is None
+
+
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811
+    """A vision transformer has no BatchNorm: only rounding differs."""
+    curves = []
+    for pieces in (1, 2, 4):
+        task = task_for(STRATEGIES["full"], random_weights("timm/test_vit"), dataset)
+        curves.append(train(replace(task, pieces=pieces)).curve[-1]["train/loss"])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert curves[2] == pytest.approx(curves[0], rel=1e-3)
