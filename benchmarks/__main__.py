@@ -35,11 +35,12 @@ import bench.analysis  # noqa: F401
 from bench.core.runs import Purpose, RunSpec
 from bench.experiment.plan import Plan, plan
 from bench.experiment.progress import Progress
-from bench.experiment.run_executor import Worker
+from bench.experiment.run_executor import RunExecutor
 from bench.experiment.study_runner import Options, Runner
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
 from bench.system.provenance import describe
+from bench.training.setup import TrainingSetup
 from benchmarks import rivals
 from benchmarks.report import (
     ADDED,
@@ -123,8 +124,8 @@ def run(of, folder=None, jobs=1):
     return runner.evidence()
 
 
-def worker(laid_out: Plan):
-    return Worker(laid_out.study, laid_out.dataset, laid_out.origin, "cpu")
+def executor(laid_out: Plan):
+    return RunExecutor(TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, "cpu"))
 
 
 def spec(laid_out: Plan, strategy, seed=0, purpose=Purpose.TRIAL, **params):
@@ -133,7 +134,7 @@ def spec(laid_out: Plan, strategy, seed=0, purpose=Purpose.TRIAL, **params):
 
 
 def train_alone(mine, laid_out, strategy, **params):
-    """One run without tracking: what `Worker.run` gives."""
+    """One run without tracking: what `RunExecutor.run` gives."""
     return mine.run(spec(laid_out, strategy, **params), laid_out.splits[0]).result
 
 
@@ -180,7 +181,7 @@ def partial(repeats):
 def ten_trials():
     with clean_state():
         laid_out = plan(hymenoptera(), DATA)
-        mine = worker(laid_out)
+        mine = executor(laid_out)
         for rate in np.geomspace(1e-4, 1e-2, 10):
             train_alone(mine, laid_out, "partial", unfrozen=1, learning_rate=float(rate))
 
@@ -207,7 +208,7 @@ def full(repeats):
 def full_run(epochs):
     with clean_state():
         laid_out = plan(hymenoptera(training__precision="fp32", training__epochs=epochs), DATA)
-        train_alone(worker(laid_out), laid_out, "full")
+        train_alone(executor(laid_out), laid_out, "full")
 
 
 def plan_size():
@@ -220,7 +221,7 @@ def plan_size():
 def against_floor(repeats):
     of = study("large_similar", training__epochs=1, target__train_labels=640, target__val_labels=64)
     laid_out = plan(of)
-    mine = worker(laid_out)
+    mine = executor(laid_out)
     how = "640 images at 64 px, one epoch; the floor before and after, 10 steps each"
     return [
         Ratio(f"images/s of {strategy} / floor", floor_shares(laid_out, mine, strategy, repeats), 0.9, how)
@@ -257,7 +258,7 @@ def tracked():
             training__precision="fp32", tuning__pruner="none",
         )  # fmt: skip
         runner = Runner(plan(of), Options(None, "cpu", None, jobs=1), Silent("accuracy"))
-        runner.worker  # noqa: B018 - built before the clock starts
+        runner.setup  # noqa: B018 - built before the clock starts
         clock = Clock(runner.store._client)
         runner.store._client = clock
         whole = seconds(lambda: (runner.run(), runner.evidence()))[0]
@@ -359,7 +360,7 @@ def scaling():
 
 def one_epoch(of):
     laid_out = plan(of.model_copy(update={"training": of.training.model_copy(update={"precision": "fp32"})}))
-    result = train_alone(worker(laid_out), laid_out, "full")
+    result = train_alone(executor(laid_out), laid_out, "full")
     return result.train_seconds + result.eval_seconds
 
 
@@ -376,15 +377,15 @@ def profile():
     from bench.report.study_report import write as write_report
 
     parts = {
-        "plan: open data, split": "planning.py:plan",
-        "build models": "build.py:build",
-        "frozen features": "features.py:get",
-        "training": "training.py:train",
-        "training heads together": "together.py:train_heads",
-        "test": "worker.py:_test",
+        "plan: open data, split": "plan.py:plan",
+        "build models": "factory.py:build",
+        "frozen features": "feature_store.py:get",
+        "training": "loop.py:train",
+        "training heads together": "parallel_heads.py:train_heads",
+        "test": "run_executor.py:_test",
         "tracking": "store.py:explained",
-        "tuning (Optuna)": "tuning.py:_ask",
-        "report": "pages.py:write",
+        "tuning (Optuna)": "tuner.py:_ask",
+        "report": "study_report.py:write",
     }
     of = study("small_similar", tuning__trials=2, seeds=2, training__epochs=2)
     with clean_state() as folder:

@@ -22,13 +22,9 @@ from bench.training.cached_features import Features
 from bench.training.execution import Execution
 from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images
-from bench.training.loop import (
-    Task,
-    phase_epochs,
-    predict,
-    train,
-)
+from bench.training.loop import phase_epochs, train
 from bench.training.optimizers import build_optimizer, freeze, trainable_groups
+from bench.training.problem import TrainingProblem, predict
 from bench.training.targets import Classes
 
 MODELS = (
@@ -99,7 +95,7 @@ def random_weights(tmp_path_factory):
     return source
 
 
-def task_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
+def problem_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
     model = build(source, Head(kind=head, hidden=8), CLASSES, SIDE, strategy.start, seed=5)
     plan = strategy.plan(len(model.stages), strategy.defaults)
     target = Target(data="noise", image_size=SIDE, augmentation=Augmentation(views=2))
@@ -116,23 +112,25 @@ def task_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
         assert inputs.prepare_evaluation(parts.val)
     targets = Classes(torch.from_numpy(dataset.labels))
     training = Training(epochs=epochs, batch_size=6)
-    return Task(model, forward, plan, inputs, targets, parts.train, parts.val, training, 1e-3, 0.01, 3, CPU)
+    return TrainingProblem(
+        model, forward, plan, inputs, targets, parts.train, parts.val, training, 1e-3, 0.01, 3, CPU
+    )
 
 
-def train_and_check_what_moves(task):
+def train_and_check_what_moves(problem):
     """Stages that the plan freezes are the same to the bit, all others and the head have moved."""
-    before = {key: value.clone() for key, value in task.model.state_dict().items()}
+    before = {key: value.clone() for key, value in problem.model.state_dict().items()}
     last = {}
 
     def keep_last(row):
-        last.update({key: value.clone() for key, value in task.model.state_dict().items()})
+        last.update({key: value.clone() for key, value in problem.model.state_dict().items()})
         return True
 
-    train(task, keep_last)
-    for number, stage in enumerate(task.model.stages):
+    train(problem, keep_last)
+    for number, stage in enumerate(problem.model.stages):
         names = [f"backbone.{tensor}" for tensor in stage.tensors]
         moved = [key for key in names if not torch.equal(before[key], last[key])]
-        if any(phase.multipliers[number] for phase in task.plan.phases):
+        if any(phase.multipliers[number] for phase in problem.plan.phases):
             assert any(key.endswith("weight") for key in moved), stage.name
         else:
             assert not moved, stage.name
@@ -144,7 +142,7 @@ def train_and_check_what_moves(task):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.name)
 def test_frozen_stages_are_bit_identical_and_trained_ones_move(strategy, name, random_weights, dataset):
-    train_and_check_what_moves(task_for(strategy, random_weights(name), dataset))
+    train_and_check_what_moves(problem_for(strategy, random_weights(name), dataset))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -152,17 +150,17 @@ def test_frozen_stages_are_bit_identical_and_trained_ones_move(strategy, name, r
 def test_every_trained_tensor_is_in_one_group_at_the_rate_of_the_matrix(
     strategy, name, random_weights, dataset
 ):
-    task = task_for(strategy, random_weights(name), dataset)
-    stage_of = {f"backbone.{t}": n for n, stage in enumerate(task.model.stages) for t in stage.tensors}
-    for multipliers, _ in phase_epochs(task.plan, 2):
-        freeze(task.model, multipliers)
-        optimizer = build_optimizer(task.model, multipliers, 0.01, 0.1, Training())
+    problem = problem_for(strategy, random_weights(name), dataset)
+    stage_of = {f"backbone.{t}": n for n, stage in enumerate(problem.model.stages) for t in stage.tensors}
+    for multipliers, _ in phase_epochs(problem.plan, 2):
+        freeze(problem.model, multipliers)
+        optimizer = build_optimizer(problem.model, multipliers, 0.01, 0.1, Training())
         placed = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 assert id(parameter) not in placed, "a tensor is in two groups"
                 placed[id(parameter)] = group
-        for key, parameter in task.model.named_parameters():
+        for key, parameter in problem.model.named_parameters():
             multiplier = multipliers[stage_of.get(key, -1)]
             assert parameter.requires_grad == (multiplier > 0)
             assert (id(parameter) in placed) == (multiplier > 0), key
@@ -191,8 +189,8 @@ def test_scratch_shares_no_value_with_the_pretrained_weights(name, random_weight
 def test_training_from_stored_features_gives_what_training_through_the_prefix_gives(
     strategy, name, random_weights, dataset, tmp_path
 ):
-    through = task_for(STRATEGIES[strategy], random_weights(name), dataset)
-    stored = task_for(STRATEGIES[strategy], random_weights(name), dataset, store=FeatureStore(tmp_path))
+    through = problem_for(STRATEGIES[strategy], random_weights(name), dataset)
+    stored = problem_for(STRATEGIES[strategy], random_weights(name), dataset, store=FeatureStore(tmp_path))
     slow, fast = train(through), train(stored)
     for one, other in zip(slow.curve, fast.curve, strict=True):
         assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-3, abs=1e-4)
@@ -223,10 +221,10 @@ def test_the_concat_pooling_head_takes_average_and_maximum(name, random_weights,
         *("BatchNorm1d", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear")
     ]
     assert model(images).shape == (4, CLASSES)
-    task = task_for(
+    problem = problem_for(
         STRATEGIES["feature_extractor"], source, dataset, store=FeatureStore(tmp_path), head="concat_pool"
     )
-    assert len(train(task).curve) == 2
+    assert len(train(problem).curve) == 2
 
 
 @pytest.mark.parametrize("name", MODELS)

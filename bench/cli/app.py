@@ -305,12 +305,13 @@ def check(
     laid_out = plan(load(study, set_, budget.value), data)
     _show([laid_out.study])
     commands.announce(laid_out)
-    from bench.experiment.run_executor import Worker
+    from bench.experiment.run_executor import RunExecutor
+    from bench.training.setup import TrainingSetup
 
-    worker = Worker(laid_out.study, laid_out.dataset, laid_out.origin, device)
-    print(f"  device   {worker.device}, {worker.execution.precision}")
+    setup = TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, device)
+    print(f"  device   {setup.device}, {setup.execution.precision}")
     for arm in laid_out.arms:
-        matrix, parameters = worker.try_step(arm, laid_out.splits[1])
+        matrix, parameters = RunExecutor(setup).try_step(arm, laid_out.splits[1])
         print(f"\n{arm.strategy}: {parameters:,} trainable parameters; one step done\n{matrix}", end="")
 
 

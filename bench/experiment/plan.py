@@ -53,7 +53,7 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
     origin = locate(study.source)
     dataset = loading.load(study.target, folder, study.task)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
-    splits = {seed: splits.split(dataset, study.target, seed) for seed in seeds}
+    parts = {seed: splits.split(dataset, study.target, seed) for seed in seeds}
     # What is not set is left out, so that a new optional setting changes no key.
     settings = {
         "data": dataset.digest,
@@ -71,4 +71,4 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
         Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})
         for name in study.strategies
     )
-    return Plan(study, dataset, origin, splits, arms)
+    return Plan(study, dataset, origin, parts, arms)

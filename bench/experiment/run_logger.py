@@ -23,7 +23,7 @@ from bench.tracking.outbox_store import PatientStore
 from bench.tracking.store import NOTE
 
 if TYPE_CHECKING:
-    from bench.experiment.run_executor import Finished, KeepGoing, Worker
+    from bench.experiment.run_executor import Finished, KeepGoing, RunExecutor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Recorder:
     plan: Plan
     store: PatientStore
     progress: Progress
-    worker: "Worker"
+    executor: "RunExecutor"
     tags: Mapping[str, Any]
 
     def do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
@@ -61,12 +61,12 @@ class Recorder:
                     lives.append(self._begin(run, arm_run))
                 goings.append(None if run.known else self._watched(run, lives[-1]))
             splits = [self.plan.splits[run.spec.seed] for run in runs]
-            together = self.worker.run_together([run.spec for run in runs], splits, goings)
+            together = self.executor.run_together([run.spec for run in runs], splits, goings)
             for run, finished in zip([run for run in runs if not run.known], together, strict=True):
                 with tempfile.TemporaryDirectory() as folder:
                     lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
                 del lives[0]
-                self.worker.forget(run.spec)
+                self.executor.forget(run.spec)
                 outcome = _outcome(finished.result, self.plan.study.metric)
                 self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
                 yield finished

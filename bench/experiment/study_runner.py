@@ -41,7 +41,8 @@ from bench.tuning.tuner import Asked, Tuner
 
 if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
-    from bench.experiment.run_executor import KeepGoing, Worker
+    from bench.experiment.run_executor import KeepGoing, RunExecutor
+    from bench.training.setup import TrainingSetup
 
 POLL_SECONDS = 0.5  # until another process is asked again whether it is done
 USUAL_STAGES = 6  # only to compare how much strategies train
@@ -92,11 +93,11 @@ class Runner:
         return {**tags, "train_labels": len(self.plan.splits[1].train)}
 
     @cached_property
-    def worker(self) -> "Worker":
-        """The worker, built when the first run is needed: a finished study never imports torch."""
-        from bench.experiment.run_executor import Worker
+    def setup(self) -> "TrainingSetup":
+        """What runs train on, built when the first run is needed: a finished study never imports torch."""
+        from bench.training.setup import TrainingSetup
 
-        return Worker(
+        return TrainingSetup(
             self.study,
             self.plan.dataset,
             self.plan.origin,
@@ -106,8 +107,15 @@ class Runner:
         )
 
     @cached_property
+    def executor(self) -> "RunExecutor":
+        """What executes the runs."""
+        from bench.experiment.run_executor import RunExecutor
+
+        return RunExecutor(self.setup)
+
+    @cached_property
     def _recorder(self) -> Recorder:
-        return Recorder(self.plan, self.store, self.progress, self.worker, self._shared)
+        return Recorder(self.plan, self.store, self.progress, self.executor, self._shared)
 
     def run(self) -> None:
         """Do all runs that are missing."""
@@ -164,7 +172,7 @@ class Runner:
 
     def do(self, job: Job, study_run: str) -> Outcome | None:
         """Do a job, or return None after a while if another process is at it."""
-        together = self.worker.trains_only_head(self._arms[job.strategy])
+        together = self.setup.trains_only_head(self._arms[job.strategy])
         part = bool(job.seeds) if together else job.seeds  # seeds that train together are one piece of work
         name = digest([self._arms[job.strategy].key, part])[:32]
         with locks.claimed(locations.home() / "locks" / f"{name}.lock") as ours:
@@ -295,7 +303,7 @@ class Runner:
         return [seed for seed, key in keys.items() if not self.store.has_ended(key, self.options.began, tags)]
 
     def _open_arm(self, arm: Arm, study_run: str, best: Mapping[str, Value] | None) -> str:
-        model_plan = self.worker.plan_text(arm, self._chosen(arm, best))
+        model_plan = self.setup.plan_text(arm, self._chosen(arm, best))
         tags = {
             **self._shared,
             "data": self.plan.dataset.digest,

@@ -18,24 +18,18 @@ from torch import Tensor, nn
 
 from bench.training.cached_features import Features
 from bench.training.inputs import batches
-from bench.training.loop import (
-    Row,
-    Task,
-    Trained,
-    evaluate,
-    note_epoch,
-)
 from bench.training.metrics import score
 from bench.training.optimizers import freeze
+from bench.training.problem import Row, Trained, TrainingProblem, evaluate, note_epoch
 
 MOST_ITERATIONS = 1000
 
 
-def solve(tasks: Sequence[Task]) -> list[Trained]:
+def solve(problems: Sequence[TrainingProblem]) -> list[Trained]:
     """Solve every run's problem; runs on the same images share a path of penalties.
 
     Args:
-        tasks: `weight_decay` is the penalty: the loss is the sum over images of the cross-entropy plus
+        problems: `weight_decay` is the penalty: the loss is the sum over images of the cross-entropy plus
             penalty / 2 times the squared norm of the weights; the bias is free.
 
     Returns:
@@ -45,45 +39,47 @@ def solve(tasks: Sequence[Task]) -> list[Trained]:
         ValueError: if the head is not a linear layer.
     """
     results: dict[int, Trained] = {}
-    by_images = sorted(range(len(tasks)), key=lambda place: (tasks[place].seed, -tasks[place].weight_decay))
-    for _, places in itertools.groupby(by_images, key=lambda place: tasks[place].seed):
+    by_images = sorted(
+        range(len(problems)), key=lambda place: (problems[place].seed, -problems[place].weight_decay)
+    )
+    for _, places in itertools.groupby(by_images, key=lambda place: problems[place].seed):
         solver = LogisticRegression(solver="lbfgs", warm_start=True, max_iter=MOST_ITERATIONS)
         for place in places:
-            results[place] = _solve_one(tasks[place], solver)
-    return [results[place] for place in range(len(tasks))]
+            results[place] = _solve_one(problems[place], solver)
+    return [results[place] for place in range(len(problems))]
 
 
-def _solve_one(task: Task, solver: LogisticRegression) -> Trained:
-    if not isinstance(task.model.head, nn.Linear):
+def _solve_one(problem: TrainingProblem, solver: LogisticRegression) -> Trained:
+    if not isinstance(problem.model.head, nn.Linear):
         raise ValueError("a linear probe needs a linear head without dropout")  # noqa: TRY004 - a setting
-    freeze(task.model, task.plan.phases[0].multipliers)
+    freeze(problem.model, problem.plan.phases[0].multipliers)
     started = time.perf_counter()
-    features = _features(task, task.train)
-    solver.C = 1 / task.weight_decay
+    features = _features(problem, problem.train)
+    solver.C = 1 / problem.weight_decay
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly separable: the weights hardly move
-        solver.fit(features.cpu().numpy().astype(np.float64), task.labels[task.train].cpu().numpy())
-    _copy(solver, task.model.head)
+        solver.fit(features.cpu().numpy().astype(np.float64), problem.labels[problem.train].cpu().numpy())
+    _copy(solver, problem.model.head)
     with torch.inference_mode():
-        loss = score(task.model.head(features), task.labels[task.train])["loss"]
+        loss = score(problem.model.head(features), problem.labels[problem.train])["loss"]
     result = Trained(train_seconds=time.perf_counter() - started)
     solved = time.perf_counter()
-    row: Row = {"epoch": task.training.epochs - 1, "learning_rate": 0.0, "train/loss": loss}
-    row |= {f"val/{name}": value for name, value in evaluate(task, task.val).items()}
+    row: Row = {"epoch": problem.training.epochs - 1, "learning_rate": 0.0, "train/loss": loss}
+    row |= {f"val/{name}": value for name, value in evaluate(problem, problem.val).items()}
     result.eval_seconds = time.perf_counter() - solved
-    note_epoch(task, result, row)
+    note_epoch(problem, result, row)
     return result
 
 
 @torch.inference_mode()
-def _features(task: Task, indices: np.ndarray) -> Tensor:
+def _features(problem: TrainingProblem, indices: np.ndarray) -> Tensor:
     """Return the features of the centre views, shape (N, F)."""
-    inputs = task.inputs
+    inputs = problem.inputs
     if isinstance(inputs, Features) and inputs.prepare_evaluation(indices):
         return torch.cat([inputs.evaluate(batch) for batch in batches(indices, inputs.eval_batch)])
     images = inputs.images if isinstance(inputs, Features) else inputs
     parts = (images.evaluate(batch) for batch in batches(indices, images.eval_batch))
-    found = (task.model.eval().features(part) for part in parts)
+    found = (problem.model.eval().features(part) for part in parts)
     return torch.cat([features for features in found if isinstance(features, Tensor)])
 
 

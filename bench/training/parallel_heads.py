@@ -16,61 +16,54 @@ from torch.optim import Optimizer
 
 from bench.training.cached_features import Features
 from bench.training.inputs import batches
-from bench.training.loop import (
-    DivergedError,
-    Row,
-    Task,
-    Trained,
-    epoch_order,
-    note_epoch,
-)
 from bench.training.metrics import score
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
+from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, epoch_order, note_epoch
 from bench.training.schedules import build_schedule
 
 
-def can_train_together(tasks: Sequence[Task]) -> bool:
+def can_train_together(problems: Sequence[TrainingProblem]) -> bool:
     """Say whether the runs train nothing but a linear layer on stored features, in as many steps each."""
     return all(
-        isinstance(task.inputs, Features)
-        and isinstance(task.model.head, nn.Linear)
-        and task.forward is task.model.head
-        and len(task.plan.phases) == 1
-        and (len(task.train), len(task.val), task.training)
-        == (len(tasks[0].train), len(tasks[0].val), tasks[0].training)
-        for task in tasks
+        isinstance(problem.inputs, Features)
+        and isinstance(problem.model.head, nn.Linear)
+        and problem.forward is problem.model.head
+        and len(problem.plan.phases) == 1
+        and (len(problem.train), len(problem.val), problem.training)
+        == (len(problems[0].train), len(problems[0].val), problems[0].training)
+        for problem in problems
     )
 
 
-def train_heads(tasks: Sequence[Task]) -> list[Trained | DivergedError]:
+def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedError]:
     """Train all heads to the last epoch and restore the best epoch of each; see `training.train`.
 
     The seconds of a run are its share of those of all.
 
     Args:
-        tasks: for which `can_train_together` holds.
+        problems: for which `can_train_together` holds.
 
     Returns:
         What came of each run, in order; a run whose loss is not finite doesn't disturb the others.
     """
-    training = tasks[0].training
-    results: list[Trained | DivergedError] = [Trained() for _ in tasks]
-    heads = [task.model.head for task in tasks]
-    optimizers = [_optimizer(task) for task in tasks]
+    training = problems[0].training
+    results: list[Trained | DivergedError] = [Trained() for _ in problems]
+    heads = [problem.model.head for problem in problems]
+    optimizers = [_optimizer(problem) for problem in problems]
     groups = [list(own.param_groups) for own in optimizers]
     optimizer = optimizers[0]
     for group in itertools.chain(*groups[1:]):
         optimizer.add_param_group(group)
     schedule = build_schedule(
-        optimizer, training, training.epochs * -(-len(tasks[0].train) // training.batch_size)
+        optimizer, training, training.epochs * -(-len(problems[0].train) // training.batch_size)
     )
     for epoch in range(training.epochs):
         started = time.perf_counter()
-        losses = torch.zeros(len(tasks), device=tasks[0].labels.device)
-        for chosen in _steps(tasks, epoch):
-            inputs = [t.inputs.train(b, t.seed, epoch) for t, b in _distinct(tasks, chosen)]
-            labels = torch.stack([t.labels[b] for t, b in zip(tasks, chosen, strict=True)])
-            with tasks[0].execution.autocast():
+        losses = torch.zeros(len(problems), device=problems[0].labels.device)
+        for chosen in _steps(problems, epoch):
+            inputs = [t.inputs.train(b, t.seed, epoch) for t, b in _distinct(problems, chosen)]
+            labels = torch.stack([t.labels[b] for t, b in zip(problems, chosen, strict=True)])
+            with problems[0].execution.autocast():
                 logits = _apply(heads, inputs)
             loss = _losses(logits, labels, training.label_smoothing)
             optimizer.zero_grad()
@@ -82,41 +75,45 @@ def train_heads(tasks: Sequence[Task]) -> list[Trained | DivergedError]:
             schedule.step()
             losses += loss.detach() * len(chosen[0])
         trained = time.perf_counter()
-        rows = _rows(tasks, heads, epoch, rates, (losses / len(tasks[0].train)).tolist())
+        rows = _rows(problems, heads, epoch, rates, (losses / len(problems[0].train)).tolist())
         evaluated = time.perf_counter()
-        for place, (task, row) in enumerate(zip(tasks, rows, strict=True)):
+        for place, (problem, row) in enumerate(zip(problems, rows, strict=True)):
             result = results[place]
             if isinstance(result, DivergedError):
                 continue
-            result.train_seconds += (trained - started) / len(tasks)
-            result.eval_seconds += (evaluated - trained) / len(tasks)
+            result.train_seconds += (trained - started) / len(problems)
+            result.eval_seconds += (evaluated - trained) / len(problems)
             try:
-                note_epoch(task, result, row)
+                note_epoch(problem, result, row)
             except DivergedError as error:
                 results[place] = error
-    for task, result in zip(tasks, results, strict=True):
+    for problem, result in zip(problems, results, strict=True):
         if isinstance(result, Trained):
-            task.model.load_state_dict(result.best, strict=False)
+            problem.model.load_state_dict(result.best, strict=False)
     return results
 
 
-def _optimizer(task: Task) -> Optimizer:
-    multipliers = task.plan.phases[0].multipliers
-    freeze(task.model, multipliers)
-    task.model.set_training(multipliers)
-    return build_optimizer(task.model, multipliers, task.learning_rate, task.weight_decay, task.training)
+def _optimizer(problem: TrainingProblem) -> Optimizer:
+    multipliers = problem.plan.phases[0].multipliers
+    freeze(problem.model, multipliers)
+    problem.model.set_training(multipliers)
+    return build_optimizer(
+        problem.model, multipliers, problem.learning_rate, problem.weight_decay, problem.training
+    )
 
 
-def _steps(tasks: Sequence[Task], epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
+def _steps(problems: Sequence[TrainingProblem], epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield for each step the images that each run takes, in the order that it has alone."""
-    size = tasks[0].training.batch_size
-    return zip(*(batches(epoch_order(task, epoch), size) for task in tasks), strict=True)
+    size = problems[0].training.batch_size
+    return zip(*(batches(epoch_order(problem, epoch), size) for problem in problems), strict=True)
 
 
-def _distinct(tasks: Sequence[Task], chosen: Sequence[np.ndarray]) -> list[tuple[Task, np.ndarray]]:
-    """Return the tasks with their images; only the first where all have the same inputs and seed."""
-    pairs = list(zip(tasks, chosen, strict=True))
-    same = all(t.inputs is tasks[0].inputs and t.seed == tasks[0].seed for t in tasks)
+def _distinct(
+    problems: Sequence[TrainingProblem], chosen: Sequence[np.ndarray]
+) -> list[tuple[TrainingProblem, np.ndarray]]:
+    """Return the problems with their images; only the first where all have the same inputs and seed."""
+    pairs = list(zip(problems, chosen, strict=True))
+    same = all(t.inputs is problems[0].inputs and t.seed == problems[0].seed for t in problems)
     return pairs[:1] if same else pairs
 
 
@@ -141,23 +138,23 @@ def _losses(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 @torch.inference_mode()
 def _rows(
-    tasks: Sequence[Task],
+    problems: Sequence[TrainingProblem],
     heads: Sequence[nn.Module],
     epoch: int,
     rates: Sequence[float],
     losses: Sequence[float],
 ) -> list[Row]:
     """Return an epoch's row of the curve for each run."""
-    size = tasks[0].inputs.eval_batch
+    size = problems[0].inputs.eval_batch
     parts = []
-    for chosen in zip(*(batches(task.val, size) for task in tasks), strict=True):
-        pairs = list(zip(tasks, chosen, strict=True))
-        same = all(t.inputs is tasks[0].inputs and np.array_equal(b, chosen[0]) for t, b in pairs)
+    for chosen in zip(*(batches(problem.val, size) for problem in problems), strict=True):
+        pairs = list(zip(problems, chosen, strict=True))
+        same = all(t.inputs is problems[0].inputs and np.array_equal(b, chosen[0]) for t, b in pairs)
         parts.append(_apply(heads, [t.inputs.evaluate(b) for t, b in (pairs[:1] if same else pairs)]).float())
     logits = torch.cat(parts, 1)
     rows = []
-    for task, own, rate, loss in zip(tasks, logits, rates, losses, strict=True):
+    for problem, own, rate, loss in zip(problems, logits, rates, losses, strict=True):
         row = {"epoch": epoch, "learning_rate": rate, "train/loss": loss}
-        scores = score(own, task.labels[task.val])
+        scores = score(own, problem.labels[problem.val])
         rows.append(row | {f"val/{name}": value for name, value in scores.items()})
     return rows

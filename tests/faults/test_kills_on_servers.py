@@ -8,8 +8,8 @@ import pytest
 from bench.study_record.gathering import EXPERIMENT
 from bench.tracking.store import RunStore
 from tests.faults.test_kills import count_differences
-from tests.support.postgres import running_postgres
 from tests.faults.test_store_away import running_server
+from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.slow
 

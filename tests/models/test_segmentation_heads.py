@@ -33,7 +33,8 @@ from bench.training.cached_features import Features
 from bench.training.execution import Execution
 from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images
-from bench.training.loop import Task, predict, train
+from bench.training.loop import train
+from bench.training.problem import TrainingProblem, predict
 from bench.training.targets import Masks
 from tests.test_contract import train_and_check_what_moves
 
@@ -100,7 +101,7 @@ def dataset():
     return Dataset("noise", ("a", "b", "c"), images, np.zeros(16, int), parts, names, "d" * 64, masks=masks)
 
 
-def task_for(strategy, source, dataset, kind, store=None):
+def problem_for(strategy, source, dataset, kind, store=None):
     strategy = STRATEGIES[strategy]
     model = build(source, Head(kind=kind), CLASSES, SIDE, strategy.start, seed=5)
     plan = strategy.plan(len(model.stages), strategy.defaults)
@@ -117,14 +118,16 @@ def task_for(strategy, source, dataset, kind, store=None):
     masks = Masks(dataset, target, "cpu")
     training = Training(epochs=2, batch_size=4, dice=0.5)
     parts = (parts.train, parts.val)
-    return Task(model, forward, plan, inputs, masks, *parts, training, 1e-3, 0.01, 3, CPU, "mean_iou")
+    return TrainingProblem(
+        model, forward, plan, inputs, masks, *parts, training, 1e-3, 0.01, 3, CPU, "mean_iou"
+    )
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("strategy", ["scratch", "feature_extractor", "partial", "full", "discriminative"])
 def test_frozen_stages_are_bit_identical_and_trained_ones_move(strategy, network, random_weights, dataset):
     train_and_check_what_moves(
-        task_for(strategy, random_weights(network), dataset, network.partition("_")[0])
+        problem_for(strategy, random_weights(network), dataset, network.partition("_")[0])
     )
 
 
@@ -134,13 +137,13 @@ def test_a_cached_encoder_gives_what_the_whole_network_gives(
     strategy, network, random_weights, dataset, tmp_path
 ):
     kind = network.partition("_")[0]
-    through = task_for(strategy, random_weights(network), dataset, kind)
-    stored = task_for(strategy, random_weights(network), dataset, kind, FeatureStore(tmp_path))
+    through = problem_for(strategy, random_weights(network), dataset, kind)
+    stored = problem_for(strategy, random_weights(network), dataset, kind, FeatureStore(tmp_path))
     slow, fast = train(through), train(stored)
     for one, other in zip(slow.curve, fast.curve, strict=True):
         for name in ("train/loss", "val/loss", "val/mean_iou"):
             assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-3)
-    losses = (predict(task, task.val)[:, 0] for task in (through, stored))
+    losses = (predict(problem, problem.val)[:, 0] for problem in (through, stored))
     assert torch.allclose(*losses, rtol=1e-3)
 
 

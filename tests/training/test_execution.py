@@ -21,8 +21,8 @@ from bench.training.loop import train
 from tests.test_contract import (  # noqa: F401 - fixtures
     SIDE,
     dataset,
+    problem_for,
     random_weights,
-    task_for,
 )
 
 CPU = Execution("cpu", "fp32")
@@ -178,17 +178,17 @@ def test_compiled_steps_give_what_others_give(dataset, random_weights):  # noqa:
     training = Training(epochs=3, batch_size=5, compile="always")
     source = random_weights("timm/resnet10t")
 
-    def task(way):
-        made = task_for(STRATEGIES["full"], source, dataset)
+    def problem(way):
+        made = problem_for(STRATEGIES["full"], source, dataset)
         return replace(made, train=made.train[:11], training=training, execution=way)
 
-    sizes = dict.fromkeys(map(len, batches(task(CPU).train, 5)), 1)
+    sizes = dict.fromkeys(map(len, batches(problem(CPU).train, 5)), 1)
     assert set(sizes) == {3, 4}
-    fast = compiled_where_it_pays(CPU, training, lambda: task(CPU).model, SIDE, sizes)
+    fast = compiled_where_it_pays(CPU, training, lambda: problem(CPU).model, SIDE, sizes)
     assert set(fast.compiled) == {3, 4}
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    eager, compiled = train(task(CPU)).curve, train(task(fast)).curve
-    assert train(task(fast)).curve == compiled
+    eager, compiled = train(problem(CPU)).curve, train(problem(fast)).curve
+    assert train(problem(fast)).curve == compiled
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
     for slow_row, fast_row in zip(eager, compiled, strict=True):
         assert fast_row == pytest.approx(slow_row, rel=1e-3)

@@ -17,15 +17,11 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
 from bench.training.checkpoints import Checkpoint
 from bench.training.inputs import batches
-from bench.training.loop import (
-    DivergedError,
-    _Loop,
-    phase_epochs,
-    train,
-)
+from bench.training.loop import _Loop, phase_epochs, train
 from bench.training.metrics import score
+from bench.training.problem import DivergedError
 from bench.training.schedules import rate_factor
-from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
+from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
 SCHEDULES = ("one_cycle", "cosine", "step", "constant")
 
@@ -94,31 +90,31 @@ def test_phases_share_the_epochs():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason(dataset, random_weights):  # noqa: F811
-    task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset)
+    problem = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset)
     with torch.no_grad():
-        next(task.model.backbone.parameters()).fill_(float("nan"))
+        next(problem.model.backbone.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match=r"train/loss is not finite in epoch 1"):
-        train(task)
+        train(problem)
 
 
 def test_the_best_epoch_is_restored(dataset, random_weights):  # noqa: F811
-    task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+    problem = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
     states = []
 
     def keep(row):
-        states.append({name: value.clone() for name, value in task.model.state_dict().items()})
+        states.append({name: value.clone() for name, value in problem.model.state_dict().items()})
         return True
 
-    result = train(task, keep)
+    result = train(problem, keep)
     best = max(result.curve, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
     assert result.best_row == best
-    restored = task.model.state_dict()
+    restored = problem.model.state_dict()
     assert all(torch.equal(restored[name], value) for name, value in states[result.best_epoch].items())
 
 
 def test_the_same_run_twice_gives_the_same_numbers(dataset, random_weights):  # noqa: F811
     curves = [
-        train(task_for(STRATEGIES["discriminative"], random_weights("timm/resnet10t"), dataset)).curve
+        train(problem_for(STRATEGIES["discriminative"], random_weights("timm/resnet10t"), dataset)).curve
         for _ in range(2)
     ]
     assert curves[0] == curves[1]
@@ -130,12 +126,12 @@ class CutOffError(Exception):
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 7])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weights, monkeypatch, steps):  # noqa: F811
-    def task():
-        return task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+    def problem():
+        return problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
 
     taken, step = [], _Loop._step
     monkeypatch.setattr(_Loop, "_step", lambda *of: (taken.append(of), step(*of)))
-    straight = train(task())
+    straight = train(problem())
     all_steps = len(taken)
     monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
     checkpoint = Checkpoint("a")
@@ -151,10 +147,10 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weig
 
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     with pytest.raises(CutOffError):
-        train(task(), checkpoint=checkpoint)
+        train(problem(), checkpoint=checkpoint)
     rows = []
     taken.clear()
-    resumed = train(task(), lambda row: rows.append(row) is None, Checkpoint("a"))
+    resumed = train(problem(), lambda row: rows.append(row) is None, Checkpoint("a"))
     assert len(taken) == all_steps - steps, "no step is taken twice"
     assert resumed.curve == straight.curve == rows
     assert resumed.best_epoch == straight.best_epoch
@@ -166,14 +162,14 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weig
 def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatch, place, number):  # noqa: F811
     """In the middle of a phase, at the end of one, and at the end of all."""
 
-    def task():
-        task = task_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
-        moving = task.plan.phases[0].multipliers
+    def problem():
+        problem = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
+        moving = problem.plan.phases[0].multipliers
         phases = (Phase(0.5, (0.0,) * (len(moving) - 1) + (1.0,)), Phase(0.5, moving))
-        return replace(task, plan=replace(task.plan, phases=phases))
+        return replace(problem, plan=replace(problem.plan, phases=phases))
 
-    straight = train(task())
-    owner = _Loop if place == "_step" else bench.training
+    straight = train(problem())
+    owner = _Loop if place == "_step" else bench.training.loop
     work, calls, steps = getattr(owner, place), [], []
 
     def work_asked_to_stop(*of):
@@ -185,10 +181,10 @@ def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(owner, place, work_asked_to_stop)
         with pytest.raises(KeyboardInterrupt):
-            train(task(), checkpoint=Checkpoint("a"))
+            train(problem(), checkpoint=Checkpoint("a"))
     step = _Loop._step
     monkeypatch.setattr(_Loop, "_step", lambda *of: (steps.append(of), step(*of)))
-    resumed = train(task(), checkpoint=Checkpoint("a"))
+    resumed = train(problem(), checkpoint=Checkpoint("a"))
     taken = number if place == "_step" else 2 * number
     assert len(steps) == 8 - taken, "no step is taken twice"
     assert resumed.curve == straight.curve
@@ -210,7 +206,7 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole(dataset, random_weights
     """A vision transformer has no BatchNorm: only rounding differs."""
     curves = []
     for pieces in (1, 2, 4):
-        task = task_for(STRATEGIES["full"], random_weights("timm/test_vit"), dataset)
-        curves.append(train(replace(task, pieces=pieces)).curve[-1]["train/loss"])
+        problem = problem_for(STRATEGIES["full"], random_weights("timm/test_vit"), dataset)
+        curves.append(train(replace(problem, pieces=pieces)).curve[-1]["train/loss"])
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
     assert curves[2] == pytest.approx(curves[0], rel=1e-3)

@@ -10,14 +10,10 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
 from bench.training.cached_features import Features
 from bench.training.feature_store import FeatureStore
-from bench.training.loop import (
-    DivergedError,
-    cut_short,
-    predict,
-    train,
-)
+from bench.training.loop import train
 from bench.training.parallel_heads import can_train_together, train_heads
-from tests.test_contract import dataset, random_weights, task_for  # noqa: F401 - fixtures
+from bench.training.problem import DivergedError, predict, truncate
+from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
 SETTINGS = [
     Training(epochs=3, batch_size=5),
@@ -26,19 +22,19 @@ SETTINGS = [
 ]
 
 
-def tasks_like(base, build, seeds, training):
+def problems_like(base, build, seeds, training):
     """Tasks with rates and decays of their own on the inputs of one; every seed has a subset of its own."""
-    tasks = []
+    problems = []
     for place, seed in enumerate(seeds):
         model = build().model
         train_images = np.sort(np.random.default_rng(seed).permutation(base.train)[:10])
-        tasks.append(
+        problems.append(
             dataclasses.replace(
                 base, model=model, forward=model.head, training=training, seed=seed, train=train_images,
                 learning_rate=10.0 ** -(place + 1), weight_decay=0.1 * place,
             )
         )  # fmt: skip
-    return tasks
+    return problems
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def make(random_weights, dataset, tmp_path):  # noqa: F811
     source, store = random_weights("timm/tf_efficientnet_lite0"), FeatureStore(tmp_path)
 
     def build():
-        return task_for(STRATEGIES["feature_extractor"], source, dataset, store=store)
+        return problem_for(STRATEGIES["feature_extractor"], source, dataset, store=store)
 
     return build
 
@@ -55,10 +51,10 @@ def make(random_weights, dataset, tmp_path):  # noqa: F811
 @pytest.mark.parametrize("seeds", [(3, 3, 3), (1, 2, 3, 4)], ids=["trials", "seeds"])
 def test_heads_are_what_they_would_be_alone(make, seeds, training):
     base = make()
-    alone = [train(task) for task in tasks_like(base, make, seeds, training)]
-    tasks = tasks_like(base, make, seeds, training)
-    assert can_train_together(tasks)
-    together = train_heads(tasks)
+    alone = [train(problem) for problem in problems_like(base, make, seeds, training)]
+    problems = problems_like(base, make, seeds, training)
+    assert can_train_together(problems)
+    together = train_heads(problems)
     for one, other in zip(alone, together, strict=True):
         assert one.best_epoch == other.best_epoch
         assert one.best.keys() == other.best.keys()
@@ -66,44 +62,46 @@ def test_heads_are_what_they_would_be_alone(make, seeds, training):
             torch.testing.assert_close(other.best[name], tensor, rtol=1e-4, atol=1e-6)
         for row, same in zip(one.curve, other.curve, strict=True):
             assert row == pytest.approx(same, rel=1e-4, abs=1e-6)
-    assert len({tuple(task.model.head.weight[0, :3].tolist()) for task in tasks}) == len(tasks)
+    assert len({tuple(problem.model.head.weight[0, :3].tolist()) for problem in problems}) == len(problems)
     assert all(
-        torch.equal(t.best["head.weight"], task.model.head.weight)
-        for t, task in zip(together, tasks, strict=True)
+        torch.equal(t.best["head.weight"], problem.model.head.weight)
+        for t, problem in zip(together, problems, strict=True)
     )
 
 
 def test_a_head_that_diverges_leaves_the_others_alone(make):
     training = Training(epochs=2, batch_size=5, gradient_clip=None, optimizer="sgd")
     base = make()
-    tasks = tasks_like(base, make, (3, 3, 3), training)
-    tasks[1] = dataclasses.replace(tasks[1], learning_rate=1e38)
-    first, second, third = train_heads(tasks)
+    problems = problems_like(base, make, (3, 3, 3), training)
+    problems[1] = dataclasses.replace(problems[1], learning_rate=1e38)
+    first, second, third = train_heads(problems)
     assert isinstance(second, DivergedError)
-    alone = [train(task) for task in tasks_like(base, make, (3, 3, 3), training)]
+    alone = [train(problem) for problem in problems_like(base, make, (3, 3, 3), training)]
     for one, other in ((alone[0], first), (alone[2], third)):
         torch.testing.assert_close(one.best["head.weight"], other.best["head.weight"], rtol=1e-4, atol=1e-6)
     with pytest.raises(DivergedError):
-        cut_short(second, "accuracy", lambda _row: True)
+        truncate(second, "accuracy", lambda _row: True)
 
 
 def test_what_is_cut_short_is_as_if_it_had_been_stopped(make):
     training = Training(epochs=4, batch_size=5)
-    task = tasks_like(make(), make, (3,), training)[0]
-    stopped = train(task, lambda row: row["epoch"] < 1)
-    whole = train_heads(tasks_like(make(), make, (3, 3), training))[0]
-    cut = cut_short(whole, "accuracy", lambda row: row["epoch"] < 1)
+    problem = problems_like(make(), make, (3,), training)[0]
+    stopped = train(problem, lambda row: row["epoch"] < 1)
+    whole = train_heads(problems_like(make(), make, (3, 3), training))[0]
+    cut = truncate(whole, "accuracy", lambda row: row["epoch"] < 1)
     assert (cut.stopped, cut.best_epoch, len(cut.curve)) == (True, stopped.best_epoch, 2)
     assert cut.curve[-1] == pytest.approx(stopped.curve[-1], rel=1e-4)
     assert cut.train_seconds == pytest.approx(whole.train_seconds / 2)
-    assert cut_short(whole, "accuracy", lambda _row: True) is whole
+    assert truncate(whole, "accuracy", lambda _row: True) is whole
 
 
 def test_only_linear_heads_on_features_of_the_same_length_are_trained_together(make):
     base = make()
-    tasks = tasks_like(base, make, (1, 2), SETTINGS[0])
+    problems = problems_like(base, make, (1, 2), SETTINGS[0])
     assert isinstance(base.inputs, Features)
-    assert not can_train_together([tasks[0], dataclasses.replace(tasks[1], inputs=base.inputs.images)])
-    assert not can_train_together([tasks[0], dataclasses.replace(tasks[1], train=tasks[1].train[:-1])])
-    assert not can_train_together([tasks[0], dataclasses.replace(tasks[1], forward=tasks[1].model)])
-    assert predict(tasks[0], base.val).shape[0] == len(base.val)
+    assert not can_train_together([problems[0], dataclasses.replace(problems[1], inputs=base.inputs.images)])
+    assert not can_train_together(
+        [problems[0], dataclasses.replace(problems[1], train=problems[1].train[:-1])]
+    )
+    assert not can_train_together([problems[0], dataclasses.replace(problems[1], forward=problems[1].model)])
+    assert predict(problems[0], base.val).shape[0] == len(base.val)

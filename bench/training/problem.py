@@ -1,0 +1,149 @@
+"""What a run trains on, what comes of it, and the questions that every way of training asks of both."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.models.factory import TransferModel
+from bench.strategies.base import TransferPlan
+from bench.study.schema import Training
+from bench.training.execution import Execution
+from bench.training.inputs import Inputs, batches
+from bench.training.targets import Classes, Targets
+
+Row = dict[str, float]
+
+
+class DivergedError(Exception):
+    """The loss is not finite; the run stops with this as its reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingProblem:
+    """All that a run trains on, and how.
+
+    Args:
+        model: the whole model, whose parameters are trained.
+        forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
+        targets: what is to be got right.
+        metric: the name of the metric that chooses the best epoch.
+        pieces: in how many each batch is computed, for a device without room for all of it. The gradient is
+            that of the whole batch, but BatchNorm takes its statistics from each piece (Goyal et al. 2017,
+            section 2.3).
+    """
+
+    model: TransferModel
+    forward: nn.Module
+    plan: TransferPlan
+    inputs: Inputs
+    targets: Targets
+    train: np.ndarray
+    val: np.ndarray
+    training: Training
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    execution: Execution
+    metric: str = "accuracy"
+    solver: Literal["gradient", "lbfgs"] = "gradient"
+    pieces: int = 1
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes of all images, where each image has one."""
+        if not isinstance(self.targets, Classes):
+            raise ValueError("images with a class per pixel have no labels")  # noqa: TRY004 - a setting
+        return self.targets.labels
+
+
+@dataclass
+class Trained:
+    """What came of training: the curve, and the best epoch's weights, restored in the model."""
+
+    curve: list[Row] = field(default_factory=list)
+    best_epoch: int = 0
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    stopped: bool = False
+
+    @property
+    def best_row(self) -> Row:
+        """The epoch whose weights are restored."""
+        return self.curve[self.best_epoch]
+
+
+def truncate(result: Trained | DivergedError, metric: str, keep_going: Callable[[Row], bool]) -> Trained:
+    """Return a training that went to its end as it would have been had `keep_going` been asked at each epoch.
+
+    Raises:
+        DivergedError: if that is what came of it.
+    """
+    if isinstance(result, DivergedError):
+        raise result
+    for number, row in enumerate(result.curve, 1):
+        if not keep_going(row):
+            share = number / len(result.curve)
+            curve = result.curve[:number]
+            best = max(range(number), key=lambda epoch: _rank(curve[epoch], metric))
+            return Trained(curve, best, {}, result.train_seconds * share, result.eval_seconds * share, True)
+    return result
+
+
+def epoch_order(problem: TrainingProblem, epoch: int) -> np.ndarray:
+    """Return the training images in the order of an epoch: the same for every strategy of a seed."""
+    order: np.ndarray = np.random.default_rng([problem.seed, epoch]).permutation(problem.train)
+    return order
+
+
+def note_epoch(problem: TrainingProblem, result: Trained, row: Row) -> None:
+    """Add an epoch to the curve, and keep its weights if it is the best so far.
+
+    Raises:
+        DivergedError: if a value is not finite.
+    """
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise DivergedError(f"{bad[0]} is not finite in epoch {len(result.curve) + 1}")
+    result.curve.append(row)
+    if not result.best or _rank(row, problem.metric) > _rank(result.best_row, problem.metric):
+        result.best_epoch = len(result.curve) - 1
+        result.best = trained_state(problem.model, problem.plan)
+
+
+def _rank(row: Row, metric: str) -> tuple[float, float]:
+    """Return what the best epoch has most of: the metric on val, then, among equals, the lower loss."""
+    return row[f"val/{metric}"], -row["val/loss"]
+
+
+def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
+    """Return copies of all tensors that the plan lets change: parameters and running statistics."""
+    moved = [any(phase.multipliers[stage] for phase in plan.phases) for stage in range(plan.stages)]
+    names = {
+        f"backbone.{n}" for stage, m in zip(model.stages, moved, strict=True) if m for n in stage.tensors
+    }
+    state = model.state_dict()
+    return {n: t.detach().clone() for n, t in state.items() if n in names or n.startswith("head.")}
+
+
+def evaluate(problem: TrainingProblem, indices: np.ndarray) -> dict[str, float]:
+    """Return the scores on images `indices`, in eval mode."""
+    return problem.targets.score(predict(problem, indices), indices)
+
+
+@torch.inference_mode()
+def predict(problem: TrainingProblem, indices: np.ndarray) -> Tensor:
+    """Return the answers for images `indices`, in eval mode: of classes, the logits (N, classes), float32."""
+    problem.model.eval()
+    problem.forward.eval()
+    return torch.cat(
+        [
+            problem.targets.answer(problem.forward(problem.inputs.evaluate(batch)), batch)
+            for batch in batches(indices, problem.inputs.eval_batch)
+        ]
+    )
