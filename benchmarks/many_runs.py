@@ -26,7 +26,7 @@ from bench.core.runs import (
 from bench.data.dataset import UNASSIGNED, Dataset, Split
 from bench.experiment.plan import Plan
 from bench.study.schema import Study
-from bench.study_record import gathering
+from bench.study_record import write
 from bench.tracking.store import RunStore
 
 TRIALS, SEEDS, EPOCHS, IMAGES = 900, 100, 10, 200
@@ -61,7 +61,7 @@ def fill(store, plan, folder):
     """Write all runs to the store, as the runner does."""
     draw = np.random.default_rng(0)
     study_run = store.open_study(plan.study.name, plan.key, {}, {})
-    gathering.record(store, study_run, plan, "default")
+    write.record(store, study_run, plan, "default")
     truth = [CLASSES[label] for label in plan.dataset.labels[plan.splits[1].test]]
     names = [plan.dataset.names[index] for index in plan.splits[1].test]
     for level, arm in enumerate(plan.arms):

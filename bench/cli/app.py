@@ -218,11 +218,11 @@ def register(
     """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
     from bench.cli import commands
     from bench.export import served_model
-    from bench.study_record import gathering
+    from bench.study_record import read
 
     ((name, wanted),) = _asked_for(study, list(set_), budget)
     store, found = commands.newest(name, wanted, budget.value, tracking_uri)
-    print(served_model.register(store, found, gathering.gather(store, found)))
+    print(served_model.register(store, found, read.gather(store, found)))
 
 
 def _asked_for(name: str, changes: list[str], budget: Budget) -> "list[tuple[str, Study | None]]":

@@ -9,7 +9,7 @@ from bench.core.errors import InputError, NotStoredError
 from bench.experiment import progress
 from bench.study.budgets import Budget, with_labels
 from bench.study.loading import find
-from bench.study_record import freshness, gathering
+from bench.study_record import freshness, read
 from bench.system import locations, locks
 from bench.tracking.store import RunStore
 
@@ -96,8 +96,8 @@ def report_sizes(study: "Study", counts: list[int], uri: str | None, folder: Pat
     from bench.report.label_efficiency_report import write_sizes
 
     store = _open(study.name, study, uri)
-    found = {count: gathering.same(store, with_labels(study, count)) for count in counts}
-    evidence = {count: gathering.gather(store, run) for count, run in found.items() if run is not None}
+    found = {count: read.same(store, with_labels(study, count)) for count in counts}
+    evidence = {count: read.gather(store, run) for count, run in found.items() if run is not None}
     if not evidence:
         what = f"the store holds no run of {study.name} with these sizes"
         raise NotStoredError(what, "--sizes", "run `bench run` with them first")
@@ -166,7 +166,7 @@ def write_overview(studies: "list[Study]", folders: list[Path], output: Path) ->
 def stored(name: str, wanted: "Study | None", budget: Budget, uri: str | None) -> "tuple[Evidence, str]":
     """Return what the store holds of a study, and where its runs can be seen."""
     store, found = newest(name, wanted, budget, uri)
-    evidence = gathering.gather(store, found)
+    evidence = read.gather(store, found)
     for line in evidence.lacking:
         print(f"{name}: {line}", file=sys.stderr)
     return evidence, store.place
@@ -177,7 +177,7 @@ def newest(
 ) -> "tuple[RunStore, FoundStudy]":
     """Return the store and the study's newest run in it; say if the study has changed since."""
     store = _open(name, wanted, uri)
-    found, changed = gathering.newest(store, wanted, budget)
+    found, changed = read.newest(store, wanted, budget)
     if changed:
         print(f"{name} has changed since it was run: {changed}", file=sys.stderr)
     return store, found
@@ -186,7 +186,7 @@ def newest(
 def _open(name: str, wanted: "Study | None", uri: str | None) -> "RunStore":
     """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
     try:
-        return RunStore(uri, gathering.EXPERIMENT.format(study=name), create=False)
+        return RunStore(uri, read.EXPERIMENT.format(study=name), create=False)
     except NotStoredError:
         if wanted is None:
             find(name)

@@ -1,3 +1,5 @@
-"""Every number that is raised by hand, and what raising it means."""
+"""Every number that is raised by hand, and what raising it means; CHANGELOG.md says what made each rise."""
 
-PROTOCOL = 1  # raise it when results stop being comparable with earlier ones
+PROTOCOL = 1  # in every arm's key: results stop being comparable with earlier ones
+RECORD = 4  # what a study's run keeps for its report (study_record/facts.py): it is recorded anew
+REPORT = 4  # what a report's files hold (report/, study_record/freshness.py): it is drawn anew

@@ -17,7 +17,7 @@ from bench.data.dataset import Dataset
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
 from bench.experiment.progress import Progress
-from bench.study_record.gathering import flat, sizes
+from bench.study_record.facts import flat, sizes
 from bench.tracking.live_run import LiveRun
 from bench.tracking.outbox_store import PatientStore
 from bench.tracking.store import NOTE

@@ -30,8 +30,9 @@ from bench.experiment.scheduler import (
 )
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
-from bench.study_record import gathering
-from bench.study_record.gathering import EXPERIMENT, GENERATION, flat
+from bench.study_record import facts, read, write
+from bench.study_record.facts import flat
+from bench.study_record.read import EXPERIMENT, GENERATION
 from bench.system import locations, locks
 from bench.system.hardware import usable_cpus
 from bench.tracking.frames import FoundRun, FoundStudy
@@ -141,8 +142,8 @@ class Runner:
 
     def _is_closed(self) -> bool:
         """Say whether the study's run has ended, with all in it; one killed at the very end has not."""
-        found = gathering.find(self.store, self.plan.key)
-        return found is not None and found.ended is not None and gathering.is_recorded(found, self.plan)
+        found = read.find(self.store, self.plan.key)
+        return found is not None and found.ended is not None and write.is_recorded(found, self.plan)
 
     def _share_out(self, jobs: list[Job], study_run: str) -> None:
         """Do the jobs here, or in processes that each do some of them."""
@@ -251,9 +252,9 @@ class Runner:
         self.store.fail_leftovers(run_id)
         dataset = self.plan.dataset
         self.store.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
-        found = gathering.find(self.store, self.plan.key)
-        if found is None or not gathering.is_recorded(found, self.plan):
-            gathering.record(self.store, run_id, self.plan, self.options.budget, sizes=self.options.sizes)
+        found = read.find(self.store, self.plan.key)
+        if found is None or not write.is_recorded(found, self.plan):
+            write.record(self.store, run_id, self.plan, self.options.budget, sizes=self.options.sizes)
         status: Any = "FAILED"
         try:
             with system_metrics(self.store, run_id):
@@ -322,7 +323,7 @@ class Runner:
             )
 
         specs = [RunSpec(arm, trial.params, TUNING_SEED, Purpose.TRIAL) for trial in asked]
-        tuned = {"bench.tuning": gathering.tuning_identity(self.study), **self._of_now(arm)}
+        tuned = {"bench.tuning": facts.tuning_identity(self.study), **self._of_now(arm)}
         tags = [{"trial": str(trial.number), **tuned} for trial in asked]
         stored = [
             self._stored(spec, own) if trial.again else None
@@ -382,7 +383,7 @@ class Runner:
         for arm in self.plan.arms:
             wanted = self._finals(arm, self._tuner(arm).result().best)
             found += self._found(arm, wanted).values()
-        return gathering.fingerprint(self.study, self.plan.key, found)
+        return facts.fingerprint(self.study, self.plan.key, found)
 
     def evidence(self) -> "Evidence":
         """Return what the store holds of this plan.
@@ -390,12 +391,12 @@ class Runner:
         Raises:
             InputError: if it was never run.
         """
-        return gathering.gather(self.store, self.found)
+        return read.gather(self.store, self.found)
 
     @property
     def found(self) -> FoundStudy:
         """The study's run in the store."""
-        found = gathering.find(self.store, self.plan.key)
+        found = read.find(self.store, self.plan.key)
         if found is None:
             raise InputError("the study was never run", self.study.name, "run `bench run` first")
         return found

@@ -3,9 +3,7 @@
 It is exported (`torch.export`), so that loading it neither needs this package nor unpickles anything.
 """
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from bench.models.factory import TransferModel, build, statistics
 from bench.models.weights import locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
-from bench.study_record.gathering import FACTS
+from bench.study_record.facts import FACTS, StudyFacts
 from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.store import Exported, RunStore
 
@@ -73,23 +71,23 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
     if study.task != "classification":
         raise InputError(f"models of {study.task} are not registered", study.name)
     run = _best(store, evidence)
-    facts = json.loads(next(store.read_all([found], FACTS)))
+    facts = StudyFacts.from_json(next(store.read_all([found], FACTS)))
     model = served(study, facts, run, next(store.read_all([run], "weights.safetensors")))
-    side = facts["side"]
+    side = facts.side
     exported = Exported(
         model,
         np.zeros((EXAMPLES, side, side, 3), dtype=np.uint8),
-        {"classes": facts["classes"], "side": side, "study": study.name, "run_key": run.key},
+        {"classes": list(facts.classes), "side": side, "study": study.name, "run_key": run.key},
     )
     note = (
         f"The best final run of {study.name}: `{run.tags['strategy']}`, seed {run.tags['seed']}, chosen by "
         f"validation. Takes square RGB images, uint8 (N, H, W, 3), and gives the probabilities of "
-        f"{', '.join(facts['classes'][:20])}{', ...' if len(facts['classes']) > 20 else ''}."
+        f"{', '.join(facts.classes[:20])}{', ...' if len(facts.classes) > 20 else ''}."
     )
     return store.register(run, exported, REGISTERED.format(study=study.name), note)
 
 
-def served(study: Study, facts: Mapping[str, Any], run: FoundRun, weights: bytes) -> Served:
+def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Served:
     """Return a run's model with its preprocessing, in eval mode.
 
     Args:
@@ -104,16 +102,16 @@ def served(study: Study, facts: Mapping[str, Any], run: FoundRun, weights: bytes
     from safetensors.torch import load
 
     start = STRATEGIES[run.tags["strategy"]].start
-    then = facts["provenance"]["source weights identity"]
+    then = facts.provenance["source weights identity"]
     if start == "pretrained" and then != (now := locate(study.source).identity):
         what = f"the source's weights are not those that the study was run with: {then} then, {now} now"
         raise InputError(what, "source.weights", "put those back, or run the study again")
     size = study.target.image_size
-    model = build(study.source, study.head, len(facts["classes"]), size, start, 0)
+    model = build(study.source, study.head, len(facts.classes), size, start, 0)
     unknown = model.load_state_dict(load(weights), strict=False).unexpected_keys
     if unknown:
         raise InputError(f"its weights have no place in the model: {unknown[0]}", run.run_id)
-    return Served(model.eval(), (facts["side"], size), *statistics(study.source)).eval()
+    return Served(model.eval(), (facts.side, size), *statistics(study.source)).eval()
 
 
 def _best(store: RunStore, evidence: "Evidence") -> FoundRun:

@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.core.versions import REPORT
 from bench.report import (
     export_formats,
 )
 from bench.report.figures.base import Picture
 from bench.report.figures.style import look
-from bench.study_record.freshness import VERSION
 from bench.system.files import replacing
 
 
@@ -50,7 +50,7 @@ def put(
 
 def as_json_text(value: Mapping[str, Any]) -> str:
     """Return `summary.json`: what a report says, and its version."""
-    return json.dumps({"version": VERSION, **value}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps({"version": REPORT, **value}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.core.versions import REPORT
+
 PUBLISHED = "bench.published"  # the tag of a study's run whose report is among its files
-VERSION = 4  # of reports; one of another version is drawn anew
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -28,10 +29,10 @@ def is_published(tags: Mapping[str, str], fingerprint: str) -> bool:
 
 def published(fingerprint: str) -> str:
     """Return what the tag says once the report of the runs with this fingerprint is in the store."""
-    return f"{VERSION} {fingerprint}"
+    return f"{REPORT} {fingerprint}"
 
 
 def stands(folder: Path, fingerprint: str) -> bool:
     """Say whether the report in a folder is of the runs with this fingerprint."""
     found = read(folder)
-    return found is not None and (found.get("version"), found.get("fingerprint")) == (VERSION, fingerprint)
+    return found is not None and (found.get("version"), found.get("fingerprint")) == (REPORT, fingerprint)

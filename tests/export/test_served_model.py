@@ -22,6 +22,7 @@ from bench.core.errors import InputError
 from bench.core.runs import Status
 from bench.export.served_model import served
 from bench.models.weights import locate
+from bench.study_record.facts import StudyFacts
 from bench.tracking.frames import FoundRun
 from tests.cli.test_cli import bench, finished, made  # noqa: F401
 from tests.support.synthetic import make_study
@@ -61,7 +62,7 @@ def registered(finished, tmp_path_factory):  # noqa: F811
     """The address of a model, the store, its test images as a file, and what was predicted for them."""
     from bench.data import loading
     from bench.study.loading import load
-    from bench.study_record import gathering
+    from bench.study_record import read
     from bench.tracking.store import RunStore
 
     folder, _ = finished
@@ -75,9 +76,7 @@ def registered(finished, tmp_path_factory):  # noqa: F811
         for run in store.find(pd.read_csv(folder / "reports/stripes/runs.csv")["run_key"]).values()
         if run.run_id == version.run_id
     ]
-    evidence = gathering.gather(
-        store, gathering.newest(store, load(str(folder / "stripes.yaml")), "default")[0]
-    )
+    evidence = read.gather(store, read.newest(store, load(str(folder / "stripes.yaml")), "default")[0])
     means = evidence.done.groupby("strategy", sort=False)["val_accuracy"].mean()
     assert run.tags["strategy"] == means.idxmax()
     predictions = store.predictions_frame([run])
@@ -112,9 +111,8 @@ def test_other_weights_of_the_source_are_refused(tmp_path):
         torch.manual_seed(seed)
         torch.save(timm.create_model("resnet10t").state_dict(), weights)
         identities.append(locate(study.source).identity)
-    facts = {"classes": ["a", "b"], "side": 36}
-    run = FoundRun("run", "", Status.DONE, {}, {}, {"strategy": "feature_extractor"}, "")
-    then, now = ({**facts, "provenance": {"source weights identity": which}} for which in identities)
+        run = FoundRun("run", "", Status.DONE, {}, {}, {"strategy": "feature_extractor"}, "")
+    then, now = (StudyFacts({}, ["a", "b"], 36, {"source weights identity": which}) for which in identities)
     assert served(study, now, run, save({}))
     with pytest.raises(InputError, match=r"source.weights: .* not those that the study was run with"):
         served(study, then, run, save({}))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.study_record.gathering import EXPERIMENT
+from bench.study_record.read import EXPERIMENT
 from bench.tracking.store import RunStore
 from tests.faults.test_kills import count_differences
 from tests.faults.test_store_away import running_server

@@ -16,7 +16,7 @@ import pytest
 
 from bench.core.errors import StoreAwayError
 from bench.core.runs import Purpose
-from bench.study_record.gathering import EXPERIMENT
+from bench.study_record.read import EXPERIMENT
 from bench.tracking.outbox import Spool
 from bench.tracking.outbox_store import PatientStore
 from bench.tracking.store import RunStore

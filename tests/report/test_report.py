@@ -21,6 +21,7 @@ from PIL import Image
 
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import summarise
+from bench.core.versions import REPORT
 from bench.report import export_formats, pdf
 from bench.report.figures import results, stages, studies
 from bench.report.figures.label_layout import spread
@@ -39,7 +40,6 @@ from bench.report.overview_report import write_overview
 from bench.report.preview import preview
 from bench.report.study_report import write
 from bench.report.tables import NOTHING, overview, seconds, table
-from bench.study_record.freshness import VERSION
 from tests.support.synthetic import (
     LEVEL,
     RUN_PAGES,
@@ -135,7 +135,7 @@ class TestStudyReport:
 
     def test_summary_is_strict_json_with_its_version(self, written):
         found = json.loads((written[1] / "summary.json").read_text(), parse_constant=pytest.fail)
-        assert found["version"] == VERSION
+        assert found["version"] == REPORT
         assert [result["strategy"] for result in found["results"]] == list(LEVEL)
         assert found["ruling"]["advised"] == ["feature_extractor"]
         assert found["provenance"]["device"] == "cpu"

@@ -23,7 +23,7 @@ from bench.data.dataset import UNASSIGNED, Dataset, Split
 from bench.experiment.plan import Plan
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import as_yaml, parse
-from bench.study_record import gathering
+from bench.study_record import facts, provenance, read, write
 from bench.tracking.store import RunStore
 from tests.support.synthetic import make_study
 from tests.support.tracking_contract import done
@@ -88,7 +88,7 @@ def recorded(store, tmp_path):
     """A study of two strategies: one is done but for a failed seed, the other has one of two trials."""
     plan = make_plan()
     study_run = store.open_study(plan.study.name, plan.key, {}, {})
-    gathering.record(store, study_run, plan, "default")
+    write.record(store, study_run, plan, "default")
     scratch, full = plan.arms
     arm_run = tuned(store, plan, scratch, [0.5, 0.6])
     log(store, arm_run, final(scratch, 1, 0.1), folder=tmp_path)  # not of the best trial: it doesn't count
@@ -101,7 +101,7 @@ def recorded(store, tmp_path):
 
 def test_an_unfinished_study_is_reported_as_far_as_it_is(store, recorded):
     plan, _ = recorded
-    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    evidence = read.gather(store, read.find(store, plan.key))
     assert evidence.study == plan.study
     assert evidence.runs[["strategy", "seed", "status", "param_learning_rate"]].to_numpy().tolist() == [
         ["scratch", 1, "done", 1.1],
@@ -124,15 +124,15 @@ def test_an_unfinished_study_is_reported_as_far_as_it_is(store, recorded):
 
 def test_what_was_recorded_comes_back(store, recorded):
     plan, run_id = recorded
-    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    evidence = read.gather(store, read.find(store, plan.key))
     assert list(evidence.images) == list(NAMES[3:])
     pictures = [Image.open(io.BytesIO(content)) for content in evidence.images.values()]
     assert {picture.size for picture in pictures} == {(64, 64)}
     assert evidence.provenance["near-duplicates across parts"] == (
         "1 of 3 test images has a near-duplicate in train"
     )
-    facts = json.loads(next(store.read_all([gathering.find(store, plan.key)], gathering.FACTS)))
-    assert facts["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
+    recorded = json.loads(next(store.read_all([read.find(store, plan.key)], facts.FACTS)))
+    assert recorded["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
     assert evidence.near_duplicates == (("f.png", "test", "a/1.png", "train"),)
     assert evidence.provenance["data licence"] == "CC0"
     assert evidence.provenance["images"] == {"train images": 2, "val images": 1, "test images": 3}
@@ -143,22 +143,22 @@ def test_what_was_recorded_comes_back(store, recorded):
 
 
 def test_pictures_are_bounded_spread_and_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(gathering, "MOST_PICTURES", 2)
+    monkeypatch.setattr(write, "MOST_PICTURES", 2)
     plan = make_plan()
-    made = gathering._pictures(plan.dataset, plan.splits[1].test)
+    made = write._pictures(plan.dataset, plan.splits[1].test)
     assert list(made) == ["d.png", "f.png"]
-    assert gathering._zipped(made) == gathering._zipped(dict(made))
+    assert write._zipped(made) == write._zipped(dict(made))
 
 
 def test_all_trials_failed_means_the_defaults(store):
     plan = make_plan()
     run_id = store.open_study(plan.study.name, plan.key, {}, {})
-    gathering.record(store, run_id, plan, "default")
+    write.record(store, run_id, plan, "default")
     scratch = plan.arms[0]
     arm_run = tuned(store, plan, scratch, [None, None])
     spec = RunSpec(scratch, STRATEGIES["scratch"].defaults, 1, Purpose.FINAL)
     log(store, arm_run, spec, RunResult(spec, Status.FAILED, error="no memory"))
-    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    evidence = read.gather(store, read.find(store, plan.key))
     assert evidence.runs["run_key"].tolist() == [spec.key]
     assert "no trial is done: its runs have the defaults" in evidence.lacking[0]
 
@@ -167,17 +167,17 @@ def test_what_was_forgotten_does_not_count(store, tmp_path):
     """Not even for a run that failed since: the one before is of another time."""
     plan = make_plan()
     run_id = store.open_study(plan.study.name, plan.key, {}, {})
-    gathering.record(store, run_id, plan, "default")
+    write.record(store, run_id, plan, "default")
     scratch = plan.arms[0]
     arm_run = tuned(store, plan, scratch, [0.5, 0.6])
     old = [log(store, arm_run, final(scratch, seed, 1.1), folder=tmp_path) for seed in (1, 2)]
-    now = {gathering.GENERATION: "a"}
+    now = {read.GENERATION: "a"}
     for number, accuracy in enumerate((0.5, 0.6)):
         spec = RunSpec(scratch, {"learning_rate": 0.1 + number}, 0, Purpose.TRIAL)
         log(store, arm_run, spec, done(spec, accuracy), trial=number, **now)
     lost = final(scratch, 1, 1.1)
     log(store, arm_run, lost, RunResult(lost, Status.FAILED, error="no memory"), **now)
-    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    evidence = read.gather(store, read.find(store, plan.key))
     assert evidence.runs[["seed", "status"]].to_numpy().tolist() == [[1, "failed"]]
     assert not set(old) & set(evidence.runs["mlflow_run_id"])
     assert len(evidence.trials) == 2
@@ -185,8 +185,8 @@ def test_what_was_forgotten_does_not_count(store, tmp_path):
 
 def test_a_study_that_only_began_is_a_report_too(store):
     plan = make_plan()
-    gathering.record(store, store.open_study(plan.study.name, plan.key, {}, {}), plan, "default")
-    evidence = gathering.gather(store, gathering.find(store, plan.key))
+    write.record(store, store.open_study(plan.study.name, plan.key, {}, {}), plan, "default")
+    evidence = read.gather(store, read.find(store, plan.key))
     assert len(evidence.runs) == len(evidence.trials) == 0
     assert len(evidence.lacking) == 2
     assert summarise(evidence, draws=50).best is None
@@ -198,40 +198,40 @@ class TestNewest:
         store.close(run_id, "FINISHED")
         other = make_plan(training={"epochs": 7})
         other_run = store.open_study(other.study.name, other.key, {}, {})
-        gathering.record(store, other_run, other, "default")
+        write.record(store, other_run, other, "default")
         store.close(other_run, "FINISHED")
-        assert gathering.newest(store, plan.study, "default")[0].run_id == run_id
-        assert gathering.newest(store, None, "default")[0].run_id == other_run
+        assert read.newest(store, plan.study, "default")[0].run_id == run_id
+        assert read.newest(store, None, "default")[0].run_id == other_run
         failed = make_plan(training={"epochs": 8})
         failed_run = store.open_study(failed.study.name, failed.key, {}, {})
-        gathering.record(store, failed_run, failed, "default")
+        write.record(store, failed_run, failed, "default")
         store.close(failed_run, "FAILED")
-        assert gathering.newest(store, None, "default")[0].run_id == other_run, "it may hold nothing"
-        found, changed = gathering.newest(store, make_plan(training={"epochs": 9}).study, "default")
+        assert read.newest(store, None, "default")[0].run_id == other_run, "it may hold nothing"
+        found, changed = read.newest(store, make_plan(training={"epochs": 9}).study, "default")
         assert (found.run_id, changed) == (other_run, "training.epochs was 7, is 9")
 
     @pytest.mark.usefixtures("recorded")
     def test_another_budget_does_not_stand_for_it(self, store):
         with pytest.raises(InputError, match="no run of the study with the budget 'full'"):
-            gathering.newest(store, make_plan(training={"epochs": 9}).study, "full")
+            read.newest(store, make_plan(training={"epochs": 9}).study, "full")
 
     def test_what_can_not_be_reported_says_why(self, store):
         with pytest.raises(InputError, match=r"holds no run of the study.*run `bench run` first"):
-            gathering.newest(store, None, "default")
+            read.newest(store, None, "default")
         store.open_study("small_similar", "k", {}, {})
         with pytest.raises(InputError, match="`bench run` again records it"):
-            gathering.newest(store, None, "default")
+            read.newest(store, None, "default")
         with pytest.raises(InputError, match="there is no experiment 'bench/none'"):
             RunStore(store.uri, "bench/none", create=False)
 
 
 def test_a_changed_question_is_recorded_anew(store, recorded):
     plan, _ = recorded
-    found = gathering.find(store, plan.key)
-    assert gathering.is_recorded(found, plan)
+    found = read.find(store, plan.key)
+    assert write.is_recorded(found, plan)
     asked = replace(plan, study=plan.study.model_copy(update={"question": "Why?"}))
     assert asked.key == plan.key
-    assert not gathering.is_recorded(found, asked)
+    assert not write.is_recorded(found, asked)
 
 
 def test_a_resolved_study_comes_back_as_it_was():
@@ -243,15 +243,15 @@ def test_a_resolved_study_comes_back_as_it_was():
 
 def test_fewer_images_than_asked_for_are_a_fact():
     plan = make_plan(target={"data": "toy", "test_labels": 9})
-    said = gathering._provenance(plan, [])["images"]["note"]
+    said = provenance.provenance_of_plan(plan, [])["images"]["note"]
     assert said == "asked for 9 test images, 3 are left"
 
 
 def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert gathering._seen_from_here(str(tmp_path / "images")) == "../images"
-    assert gathering._seen_from_here("package elpv-dataset 1.0") == "package elpv-dataset 1.0"
+    assert provenance._seen_from_here(str(tmp_path / "images")) == "../images"
+    assert provenance._seen_from_here("package elpv-dataset 1.0") == "package elpv-dataset 1.0"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
 )
 def test_the_command_of_one_of_all_studies_is_its_own(monkeypatch, given, recorded):
     monkeypatch.setattr("sys.argv", ["bench", "run", *given])
-    assert gathering._provenance(make_plan(), [])["command"] == f"bench run {recorded}"
+    assert provenance.provenance_of_plan(make_plan(), [])["command"] == f"bench run {recorded}"
 
 
 def test_the_command_names_a_study_as_it_is_found(monkeypatch, tmp_path):
@@ -273,4 +273,4 @@ def test_the_command_names_a_study_as_it_is_found(monkeypatch, tmp_path):
     (tmp_path / "studies" / "a.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["bench", "run", "--study", "all"])
-    assert gathering._provenance(make_plan(), [])["command"] == "bench run --study a"
+    assert provenance.provenance_of_plan(make_plan(), [])["command"] == "bench run --study a"

@@ -1,0 +1,87 @@
+"""Where the numbers of a study come from: what is known before any run, and what the runs add."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.versions import PROTOCOL
+from bench.data.near_duplicates import NearDuplicate, in_words
+from bench.study.loading import (
+    available,
+    load,
+)
+from bench.study.schema import Study
+from bench.tracking import store_uri
+from bench.tracking.frames import FoundRun
+from bench.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+from bench.study_record.facts import (
+    PlannedStudy,
+    sizes,
+)
+
+
+def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
+    """Say where the numbers come from, as far as it is known before any run."""
+    dataset, split = plan.dataset, plan.splits[1]
+    return {
+        "command": store_uri.shown(
+            shlex.join(["bench", "run", *_arguments(plan.study)])
+        ),  # without passwords
+        "protocol": PROTOCOL,
+        "data": dataset.name,
+        "data origin": _seen_from_here(dataset.origin),
+        "data licence": dataset.licence,
+        "data digest": dataset.digest,
+        "classes": len(dataset.classes),
+        "images": sizes(split) | ({"note": "; ".join(plan.shortfalls)} if plan.shortfalls else {}),
+        "split hash of seed 1": split.hash,
+        "images left out": [f"{r.name}: {r.reason}" for r in dataset.rejected],
+        "near-duplicates across parts": in_words(pairs, split),
+        "source weights": plan.origin.text,
+        "source weights identity": plan.origin.identity,
+    }
+
+
+def _arguments(study: Study) -> list[str]:
+    """Return what the command was given; `--study all` becomes the study's own name."""
+    given = sys.argv[2:]
+    of_all = [
+        word == "--study=all" or (before, word) == ("--study", "all")
+        for before, word in zip(["", *given], given, strict=False)
+    ]
+    if not any(of_all):
+        return given
+    own = next((name for name, path in available().items() if load(str(path)).name == study.name), study.name)
+    return [
+        word.removesuffix("all") + own if replaced else word
+        for word, replaced in zip(given, of_all, strict=True)
+    ]
+
+
+def _seen_from_here(origin: str) -> str:
+    """Return where data come from; a folder as seen from the current one: reports leave this machine."""
+    return os.path.relpath(origin) if origin.startswith(os.sep) else origin
+
+
+def provenance_of_runs(store: RunStore, done: Sequence[FoundRun], seconds: float) -> dict[str, Any]:
+    """Say what the runs were computed on; the environment is that of the first one."""
+    environments = [json.loads(run.tags.get("bench.environment", "{}")) for run in done]
+    return {
+        "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
+        "environment": environments[0] if environments else {},
+        "tracking store": store_uri.shown(store.uri).replace(f"{Path.cwd()}/", ""),
+        "seconds of all runs together": round(seconds),
+    }
+
+
+def total_seconds(frame: "pd.DataFrame") -> float:
+    """Return the seconds of training and evaluation in a frame of runs."""
+    return float(frame[["train_seconds", "eval_seconds"]].sum().sum())

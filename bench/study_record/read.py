@@ -1,0 +1,170 @@
+"""A study as the run store holds it: found by its key or settings, and gathered as evidence."""
+
+import gc
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bench.core.errors import NotStoredError
+from bench.core.hashing import canonical_json
+from bench.core.runs import Purpose, Status
+from bench.strategies.registry import STRATEGIES
+from bench.study.loading import (
+    parse,
+)
+from bench.study.schema import Study
+from bench.tracking import frames, store_uri
+from bench.tracking.frames import FoundRun, FoundStudy
+from bench.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from bench.analysis.evidence import Evidence
+from bench.study_record.facts import (
+    FACTS,
+    PICTURES,
+    STUDY,
+    StudyFacts,
+    fingerprint,
+    flat,
+    settings_digest,
+    tuning_identity,
+)
+from bench.study_record.provenance import (
+    provenance_of_runs,
+    total_seconds,
+)
+
+EXPERIMENT = "bench/{study}"
+GENERATION = "bench.generation"  # the tag of an arm's runs since it was forgotten with --fresh
+
+
+def find(store: RunStore, key: str) -> FoundStudy | None:
+    """Return the study's run with this key, if there is one."""
+    return next((found for found in store.studies() if found.tags["bench.key"] == key), None)
+
+
+def same(store: RunStore, wanted: Study) -> FoundStudy | None:
+    """Return the study's run with these very settings that ended last, if there is one."""
+    asked = settings_digest(wanted)
+    return next((run for run in store.studies() if run.tags.get("bench.study") == asked), None)
+
+
+def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStudy, str]:
+    """Return the study's run that ended last, and how what was asked then differs from what is asked now.
+
+    One that failed, because of a mistake in its settings perhaps, is taken only if there is no other.
+
+    Args:
+        store: of the study's experiment.
+        wanted: a run with these very settings goes before all others; None: there is nothing to compare with.
+        budget: that of the run, where none has the settings.
+
+    Raises:
+        NotStoredError: if there is none, or it was made before reports needed a record.
+    """
+    where, found = store_uri.shown(store.uri), store.studies()
+    recorded = [run for run in found if "bench.record" in run.tags]
+    if found and not recorded:
+        remedy = "`bench run` again records it, and trains nothing that is done"
+        raise NotStoredError("the study was run before what its report needs was recorded", where, remedy)
+    if wanted and (exact := same(store, wanted)):
+        return exact, ""
+    others = [run for run in recorded if run.tags["budget"] == budget and "bench.sizes" not in run.tags]
+    if not others:
+        what = f"the store holds no run of the study with the budget '{budget}'"
+        raise NotStoredError(what, where, "run `bench run` first")
+    chosen = next((run for run in others if run.status != "FAILED"), others[0])
+    return chosen, _changed_settings(resolved(store, chosen), wanted) if wanted else ""
+
+
+def resolved(store: RunStore, found: FoundStudy) -> Study:
+    """Return the study as it was when it was run."""
+    text = next(store.read_all([found], STUDY)).decode()
+    return parse(text, f"{STUDY} of the run {found.run_id}")
+
+
+def gather(store: RunStore, found: FoundStudy) -> "Evidence":
+    """Return what the store holds of a study, finished or not.
+
+    Raises:
+        InputError: if a file that belongs to a run is gone.
+    """
+    from bench.analysis.evidence import Evidence
+
+    study = resolved(store, found)
+    facts = StudyFacts.from_json(next(store.read_all([found], FACTS)))
+    with _without_collector():
+        runs, trials = _runs(store, study, facts.arms)
+    done = [run for run in runs if run.status is Status.DONE]
+    tables = frames.table(runs), frames.table(trials, "trial")
+    whole = len(runs) == study.seeds * len(study.strategies)
+    return Evidence(
+        study=study,
+        runs=tables[0],
+        trials=tables[1],
+        curves=store.curves_frame(done),
+        predictions=store.predictions_frame(done),
+        provenance={**facts.provenance} | provenance_of_runs(store, done, sum(map(total_seconds, tables))),
+        stages=frames.stages(done),
+        images=_unzipped(next(store.read_all([found], PICTURES))),
+        examples=store.examples(done) if study.task == "segmentation" else {},
+        near_duplicates=facts.near_duplicates,
+        run_pages=store.run_pages,
+        fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
+    )
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Let no cyclic garbage be looked for: MLflow's many rows take twice as long with it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[FoundRun], list[FoundRun]]:
+    """Return the final runs that count, by strategy and seed, and the trials; `arms` are keys by strategy.
+
+    Those from before an arm was forgotten with --fresh don't count.
+    """
+    runs: list[FoundRun] = []
+    trials: list[FoundRun] = []
+    tuning = tuning_identity(study)
+    for strategy, key in arms.items():
+        found = [
+            run
+            for run in store.runs_of_arm(key, Purpose.TRIAL)
+            if run.tags.get("bench.tuning", tuning) == tuning
+        ]
+        generation = found[0].tags.get(GENERATION) if found else None
+        own = frames.by_trial((run for run in found if run.tags.get(GENERATION) == generation), [key])
+        own = [trial for trial in own if int(trial.tags["trial"]) < study.tuning.trials]
+        trials += own
+        if len(own) == study.tuning.trials:
+            best = frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
+            finals = [
+                run
+                for run in store.runs_of_arm(key, Purpose.FINAL)
+                if run.tags["bench.params"] == best and run.tags.get(GENERATION) == generation
+            ]
+            runs += frames.by_seed(finals, range(1, study.seeds + 1))
+    return runs, trials
+
+
+def _changed_settings(before: Study, now: Study) -> str:
+    """Say in which settings two studies differ."""
+    old, new = (flat(study.model_dump(mode="json")) for study in (before, now))
+    changed = [name for name in new if old.get(name) != new[name]]
+    said = [f"{name} was {old.get(name)}, is {new[name]}" for name in changed[:3]]
+    return "; ".join(said + [f"and {len(changed) - 3} more"] * (len(changed) > 3))
+
+
+def _unzipped(archive: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}

@@ -1,0 +1,92 @@
+"""What a study keeps in the run store when it begins: a report needs neither data nor weights nor torch."""
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.data.dataset import Dataset
+from bench.data.near_duplicates import near_duplicates
+from bench.study.loading import (
+    as_yaml,
+)
+from bench.study_record.facts import (
+    FACTS,
+    PICTURES,
+    STUDY,
+    PlannedStudy,
+    StudyFacts,
+    identity,
+    settings_digest,
+)
+from bench.study_record.provenance import (
+    provenance_of_plan,
+)
+from bench.tracking.frames import FoundStudy
+from bench.tracking.store import RunStore
+
+MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
+
+
+def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, sizes: bool = False) -> None:
+    """Keep with a study's run what its reports will need.
+
+    Args:
+        store: of the study's experiment.
+        run_id: of the study's run.
+        plan: what is run.
+        budget: the name of its preset.
+        sizes: whether it is one of several numbers of training labels: not what the study's file says.
+    """
+    pairs = near_duplicates(plan.dataset, list(plan.splits.values()))
+    facts = StudyFacts(
+        arms={arm.strategy: arm.key for arm in plan.arms},
+        classes=plan.dataset.classes,
+        side=plan.dataset.images.shape[1],
+        provenance=provenance_of_plan(plan, pairs),
+        near_duplicates=tuple(pairs),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (
+            (STUDY, as_yaml(plan.study).encode()),
+            (FACTS, json.dumps(facts.as_json(), indent=2, ensure_ascii=False).encode()),
+            (PICTURES, _zipped(_pictures(plan.dataset, plan.splits[1].test))),
+        ):
+            file = Path(folder) / name
+            file.write_bytes(content)
+            store.upload(run_id, name, file)
+    tags = {"bench.record": identity(plan), "bench.study": settings_digest(plan.study), "budget": budget}
+    tags |= {"bench.sizes": "one of several"} if sizes else {}
+    store.write(run_id, [], {}, tags)
+
+
+def is_recorded(found: FoundStudy, plan: PlannedStudy) -> bool:
+    """Say whether what a report on this plan needs is kept with a study's run."""
+    return found.tags.get("bench.record") == identity(plan)
+
+
+def _pictures(dataset: Dataset, test: np.ndarray) -> dict[str, bytes]:
+    """Return small PNG pictures of test images by name."""
+    chosen = test[np.linspace(0, len(test) - 1, min(MOST_PICTURES, len(test))).astype(int)]
+    pictures = {}
+    for index in chosen:
+        picture = Image.fromarray(dataset.images[index])
+        picture.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        pictures[dataset.names[index]] = buffer.getvalue()
+    return pictures
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """Return an archive whose bytes depend on nothing but the files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return buffer.getvalue()
