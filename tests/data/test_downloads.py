@@ -172,9 +172,9 @@ def test_a_hugging_face_set_that_can_not_be_loaded():
     pytest.importorskip("datasets", reason="the optional package datasets is not installed")
     code = """
 import sys
-from bench.data import load
-from bench.errors import InputError
-from bench.study import Target
+from bench.data.loading import load
+from bench.core.errors import InputError
+from bench.study.schema import Target
 try:
     load(Target(data="huggingface/no-one/nothing@v1"))
 except InputError as error:

@@ -185,8 +185,8 @@ def test_loading_imports_no_torch(data):
     code = """
 import sys
 from pathlib import Path
-from bench.data import load
-from bench.study import Target
+from bench.data.loading import load
+from bench.study.schema import Target
 load(Target(data="unused", image_size=28), Path(sys.argv[1]))
 heavy = {"torch", "torchvision", "mlflow", "sklearn", "skimage", "pandas"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
@@ -199,9 +199,9 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(data):
     code = """
 import resource, sys
 from pathlib import Path
-from bench.data import load
-from bench.errors import InputError
-from bench.study import Target
+from bench.data.loading import load
+from bench.core.errors import InputError
+from bench.study.schema import Target
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     load(Target(data="unused", image_size=28), Path(sys.argv[1]))
