@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from bench.data.dataset import NO_LABEL, Dataset
 from bench.data.mask_colours import paint
+from bench.system.csv_tables import to_csv
 
 if TYPE_CHECKING:
     from bench.experiment.run_executor import Finished
@@ -29,7 +30,7 @@ def write_predictions(finished: "Finished", dataset: Dataset, folder: Path) -> d
 
     table = folder / "predictions.csv"
     columns = _of_classes(finished, dataset) if dataset.masks is None else _of_masks(finished, dataset)
-    pd.DataFrame(columns).to_csv(table, index=False)
+    table.write_text(to_csv(pd.DataFrame(columns)), encoding="utf-8", newline="")
     files = {table.name: table}
     for name, (index, mask) in finished.examples.items():
         files[f"examples/{name}.png"] = _draw(dataset, index, mask, folder / f"{name}.png")

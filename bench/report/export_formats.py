@@ -1,27 +1,11 @@
-"""Tables as files: CSV that no spreadsheet executes, LaTeX to paste. Names in them come from strangers."""
+"""Tables in LaTeX, to paste. Names in them come from strangers."""
 
-import io
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
-# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def csv(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV; a text that a spreadsheet would execute gets an apostrophe in front."""
-    safe = frame.map(_harmless)
-    safe.columns = pd.Index([_harmless(name) for name in frame.columns])
-    buffer = io.StringIO()
-    safe.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+from bench.core.text import one_line
 
 
 def latex(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
@@ -100,4 +84,4 @@ _TEX = {
 
 def _tex(text: str) -> str:
     """Return text with nothing in it that LaTeX would act on."""
-    return "".join(_TEX.get(sign, sign) for sign in " ".join(str(text).split()))
+    return "".join(_TEX.get(sign, sign) for sign in one_line(str(text)))

@@ -11,7 +11,6 @@ from matplotlib.ticker import NullLocator
 
 from bench.analysis.evidence import Evidence
 from bench.analysis.label_efficiency import Efficiency, Point
-from bench.report import export_formats
 from bench.report.figures.base import take
 from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.style import (
@@ -23,6 +22,7 @@ from bench.report.figures.style import (
 from bench.report.tables import NOTHING
 from bench.report.templating import put, render_page
 from bench.study.schema import metric_in_words
+from bench.system.csv_tables import to_csv
 
 TITLE = "Accuracy against the number of training labels"
 MEANS = "Mean and 95 % interval over seeds and test images together."
@@ -61,8 +61,8 @@ def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Pa
     }
     runs = [evidence.runs.assign(train_labels=size) for size, evidence in sorted(by_size.items())]
     files = {
-        "crossovers.csv": export_formats.csv(pd.DataFrame([vars(c) for c in summary.crossovers])),
-        "runs.csv": export_formats.csv(pd.concat(runs)),
+        "crossovers.csv": to_csv(pd.DataFrame([vars(c) for c in summary.crossovers])),
+        "runs.csv": to_csv(pd.concat(runs)),
         "summary.json": json.dumps(summary.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
         "report.md": render_page("sizes.md.j2", context),
         "index.html": render_page("sizes.html.j2", context),

@@ -20,6 +20,7 @@ from bench.report.templating import (
     render_page,
 )
 from bench.study.schema import Study
+from bench.system.csv_tables import to_csv
 
 
 def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> None:
@@ -46,11 +47,11 @@ def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> 
         *(pdf.paragraph(f"{summary.study}: {summary.verdict}") for summary in only),
     ]
     files: dict[str, str | bytes] = {
-        "tables/overview.csv": export_formats.csv(as_frame(headers, rows)),
+        "tables/overview.csv": to_csv(as_frame(headers, rows)),
         "tables/overview.tex": export_formats.latex(
             headers, rows, "Test metric with 95 % interval.", "overview"
         ),
-        "tables/rules.csv": export_formats.csv(as_frame(*rules)),
+        "tables/rules.csv": to_csv(as_frame(*rules)),
         "tables/rules.tex": export_formats.latex(*rules, "Rules of thumb and what was measured.", "rules"),
         "summary.json": as_json_text({"studies": [summary.as_json() for summary in only]}),
         "report.md": render_page("overview.md.j2", context),

@@ -26,6 +26,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
+from bench.core.text import one_line
 from bench.report.figures.base import Picture
 from bench.report.figures.style import (
     GRID,
@@ -72,7 +73,7 @@ def _styles() -> dict[str, ParagraphStyle]:
 
 def paragraph(text: str, style: str = "text") -> Paragraph:
     """Return a paragraph of plain text: what looks like markup in it is text too."""
-    return Paragraph(escape(" ".join(text.split())), _styles()[style])
+    return Paragraph(escape(one_line(text)), _styles()[style])
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Flowable:

@@ -23,6 +23,7 @@ from bench.report.templating import (
     render_page,
 )
 from bench.study.schema import metric_in_words
+from bench.system.csv_tables import to_csv
 
 CLASSES_SHOWN = 40
 RUNS_SHOWN = 500
@@ -54,8 +55,8 @@ def write(evidence: Evidence, folder: Path) -> None:
     }
     files: dict[str, str | bytes] = {
         **_tables(summary),
-        "runs.csv": export_formats.csv(evidence.runs),
-        "trials.csv": export_formats.csv(evidence.trials),
+        "runs.csv": to_csv(evidence.runs),
+        "trials.csv": to_csv(evidence.trials),
         "summary.json": as_json_text(
             summary.as_json()
             | {"table": {"headers": headers, "rows": rows}, "provenance": evidence.provenance}
@@ -67,17 +68,13 @@ def write(evidence: Evidence, folder: Path) -> None:
     }
     if evidence.near_duplicates:
         columns = ["image", "part", "near_duplicate", "its_part"]
-        files["near_duplicates.csv"] = export_formats.csv(
-            pd.DataFrame(evidence.near_duplicates, columns=columns)
-        )
+        files["near_duplicates.csv"] = to_csv(pd.DataFrame(evidence.near_duplicates, columns=columns))
     put(folder, files, pictures, study_figures.NAMES)
 
 
 def _tables(summary: Summary) -> dict[str, str]:
     """Return the tables to paste: as numbers in CSV, as text in LaTeX."""
-    files = {
-        f"tables/{name}.csv": export_formats.csv(frame) for name, frame in tables.numbers(summary).items()
-    }
+    files = {f"tables/{name}.csv": to_csv(frame) for name, frame in tables.numbers(summary).items()}
     metric = metric_in_words(summary.metric)
     caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
     files["tables/results.tex"] = export_formats.latex(

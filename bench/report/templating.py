@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.core.text import escape_markdown, show_controls
 from bench.core.versions import REPORT
-from bench.report import (
-    export_formats,
-)
 from bench.report.figures.base import Picture
 from bench.report.figures.style import look
+from bench.system.csv_tables import to_csv
 from bench.system.files import replacing
 
 
@@ -37,7 +35,7 @@ def put(
         forms_of: dict[str, str | bytes] = {
             "png": picture.png,
             "svg": picture.svg,
-            "csv": export_formats.csv(picture.data),
+            "csv": to_csv(picture.data),
         }
         contents |= {f"figures/{picture.name}.{form}": content for form, content in forms_of.items()}
     old = {f"figures/{name}.{form}" for name in known for form in ("png", "svg", "csv")}
@@ -90,19 +88,21 @@ def _environment(markdown: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_escape_markdown if markdown else None,
+        finalize=_for_markdown if markdown else _for_html,
     )
     script = loader.get_source(environment, "page.js")[0]
-    environment.filters["verbatim"] = lambda text: Markup(str(text).replace("```", "` ` `"))  # noqa: S704 (fenced)
+    environment.filters["verbatim"] = lambda text: Markup(show_controls(str(text)).replace("```", "` ` `"))  # noqa: S704 (fenced)
     environment.globals["look"] = look
     environment.globals["script"] = Markup(script)  # noqa: S704 (ours)
     environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment
 
 
-def _escape_markdown(value: Any) -> Any:
+def _for_html(value: Any) -> Any:
+    """Return text whose control characters are seen and do nothing; Jinja escapes the rest."""
+    return show_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _for_markdown(value: Any) -> Any:
     """Return text with nothing in it that Markdown or HTML would act on; what is markup already stays."""
-    if isinstance(value, Markup):
-        return value
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return Markup(re.sub(r"([\\`*|~]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", line))  # noqa: S704 (escaped here)
+    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))  # noqa: S704 (escaped here)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.text import escape_markdown
 from bench.strategies.registry import STRATEGIES
 from bench.study_record import freshness
 from bench.tracking.frames import COSTS, FoundStudy
@@ -59,10 +60,11 @@ def _interval(said: Mapping[str, Any], strategy: str) -> dict[str, float]:
 def _study_note(said: Mapping[str, Any]) -> str:
     headers, rows = said["table"]["headers"], said["table"]["rows"]
     table = [headers, ["---"] * len(headers), *rows]
-    lines = [f"**{said['question']}**", "", said["verdict"], ""]
+    lines = [f"**{escape_markdown(said['question'])}**", "", escape_markdown(said["verdict"]), ""]
     if said.get("ruling"):
-        lines += [f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}", ""]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in table]
+        ruling = f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}"
+        lines += [escape_markdown(ruling), ""]
+    lines += [f"| {' | '.join(escape_markdown(str(cell)) for cell in row)} |" for row in table]
     closing = (
         f"The whole report is among the artifacts: `{REPORT}/index.html`. In the chart view, search for "
         "`tags.purpose = 'arm'` and unfold this run to compare strategies; to compare seeds, search for "
@@ -76,7 +78,9 @@ def _arm_note(said: Mapping[str, Any], strategy: str) -> str:
     headers, rows = said["table"]["headers"], said["table"]["rows"]
     row = next((row for row in rows if row[0] == strategy), [strategy])
     lines = [f"**{strategy}**: {STRATEGIES[strategy].summary}." if strategy in STRATEGIES else strategy, ""]
-    lines += [f"- {header}: {cell}" for header, cell in zip(headers[1:], row[1:], strict=False)]
+    lines += [
+        escape_markdown(f"- {header}: {cell}") for header, cell in zip(headers[1:], row[1:], strict=False)
+    ]
     lines += [
         "",
         "Metrics of this run are means over its seeds; `test/..._low` and `_high` the 95 % interval.",

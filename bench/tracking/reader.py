@@ -1,6 +1,5 @@
 """Read the runs of an experiment back, one by one or as tidy tables; nothing is written, or needs mlflow."""
 
-import io
 import json
 import math
 import tempfile
@@ -16,6 +15,7 @@ from bench.core.runs import (
     RunSpec,
     Status,
 )
+from bench.system.csv_tables import from_csv
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import COSTS, FoundRun, FoundStudy
 from bench.tracking.live_run import EPOCH, NOTHING
@@ -150,9 +150,8 @@ class StoredRuns:
         import pandas as pd
 
         columns = ["strategy", "seed", *frames.PREDICTIONS]
-        kinds = dict.fromkeys(("image", "target", "prediction"), str)
         parts = [
-            pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False).assign(**_who(run))
+            from_csv(content, ("image", "target", "prediction")).assign(**_who(run))
             for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
         ]
         kept = [part[[name for name in columns if name in part]] for part in parts]

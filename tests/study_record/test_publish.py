@@ -3,9 +3,10 @@
 import pytest
 
 from bench.core.runs import Arm
+from bench.core.text import escape_markdown
 from bench.report.study_report import write
 from bench.study_record import freshness
-from bench.study_record.publish import publish
+from bench.study_record.publish import _study_note, publish
 from bench.tracking.frames import FoundStudy
 from bench.tracking.store import NOTE, RunStore
 from tests.support.synthetic import make_evidence, make_study
@@ -42,11 +43,21 @@ def test_descriptions_say_what_the_report_says(published):
     store, run_id, _, said = published
     note = store._client.get_run(run_id).data.tags[NOTE]
     assert note.startswith("**Is a linear classifier enough?**")
-    assert said["verdict"] in note
+    assert escape_markdown(said["verdict"]) in note
     for row in said["table"]["rows"]:
-        assert f"| {' | '.join(row)} |" in note
+        assert f"| {' | '.join(map(escape_markdown, row))} |" in note
     arm = store._client.get_run(store.arms(run_id)["full"]).data.tags[NOTE]
     assert arm.startswith("**full**: ")
+
+
+def test_a_description_fetches_nothing(published):
+    """MLflow draws descriptions as Markdown: a picture in one is fetched by who opens the run."""
+    _, _, _, said = published
+    note = _study_note(
+        {**said, "question": "![x](http://a/b.png) <img src=http://a/c.png>\n\n![y][1]\n[1]: http://a"}
+    )
+    first = note.splitlines()[0]
+    assert first == r"**\![x]\(http://a/b.png) &lt;img src=http://a/c.png&gt; \![y]\[1] [1]\: http://a**"
 
 
 def test_the_report_is_among_the_artifacts(published):

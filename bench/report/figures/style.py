@@ -11,6 +11,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from bench.core.text import one_line
+
 # Inches. In a column of 3.4 inches the smallest text (8 points) is left with 5.4, which can be read.
 WIDTH, WIDE = 5.0, 7.2
 PNG_DPI = 220
@@ -58,7 +60,7 @@ def look(strategy: str) -> Look:
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:
     """Return a name cut to a length, on one line."""
-    line = " ".join(name.split())
+    line = one_line(name)
     return line if len(line) <= longest else line[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -1,0 +1,26 @@
+"""Text of strangers, made fit to be shown: names of files and classes, questions, reasons."""
+
+import re
+
+# Signs that move a terminal's cursor, end lines, turn the direction of what follows, or are not allowed in
+# XML; those that join letters (emoji, Persian) stay.
+_UNSHOWN = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ufeff\\ufffe\\uffff\\ud800-\\udfff]"
+)
+_MARKDOWN = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|!(?=\[))")
+
+
+def show_controls(text: str) -> str:
+    r"""Return text whose control characters are seen as escapes (`\x1b`); `\n` and tabs stay."""
+    return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, its blanks each one space, control characters as escapes."""
+    return show_controls(" ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text on one line with nothing in it that Markdown or HTML would act on, or fetch."""
+    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", line)
