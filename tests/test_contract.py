@@ -25,7 +25,7 @@ from bench.training.inputs import Images
 from bench.training.loop import phase_epochs, train
 from bench.training.optimizers import build_optimizer, freeze, trainable_groups
 from bench.training.problem import TrainingProblem, predict
-from bench.training.targets import Classes
+from bench.training.targets.classification import Classes
 
 MODELS = (
     "timm/tf_efficientnet_lite0",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bench.core.errors import InputError
 from bench.data.conversion import _or_reason
 from bench.data.decoding import open_image, to_square
-from bench.data.loading import find_source
+from bench.data.tasks.classification import find_source
 from bench.models.weights import _read
 from bench.study.loading import load
 from bench.study.schema import Head, Source

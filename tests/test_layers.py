@@ -108,7 +108,9 @@ def test_one_folder_imports_a_library(library):
     assert users == {DOORS[library]}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "studies"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *(["list", what] for what in ("studies", "tasks", "metrics"))], ids=" ".join
+)
 def test_quick_commands_import_nothing_heavy(arguments, tmp_path):
     script = (
         "import atexit, sys\n"

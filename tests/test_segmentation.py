@@ -33,7 +33,7 @@ from bench.data.splits import split
 from bench.study.loading import load as load_study
 from bench.study.schema import Augmentation, Target, Training
 from bench.training.metrics import confusions, scores_by_image, segmentation_scores
-from bench.training.targets import Masks, confusion_of
+from bench.training.targets.segmentation import Masks, confusion_of
 
 
 def save_pair(folder, name, values, mask_mode="L", size=None):
@@ -203,7 +203,7 @@ def test_metrics_are_those_of_other_libraries():
     truth[:, :4] = NO_LABEL
     logits = torch.from_numpy(rng.normal(size=(5, 5, 16, 16))).float()
     masks = masks_of(truth)
-    halves = [masks.answer(logits[part], np.arange(5)[part]) for part in (slice(0, 2), slice(2, 5))]
+    halves = [masks.predictions(logits[part], np.arange(5)[part]) for part in (slice(0, 2), slice(2, 5))]
     scores = masks.score(torch.cat(halves), np.arange(5))
     predicted = logits.argmax(1).numpy()
     counted = truth != NO_LABEL
@@ -387,13 +387,12 @@ def test_classes_that_no_strategy_finds_are_named():
     assert not [n for n in summarise(evidence_of(masks, runs), draws=100).notes if "Found by" in n]
 
 
-def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
+def test_an_example_shows_image_truth_and_prediction(folder):
     from bench.data.mask_colours import paint
-    from bench.experiment.prediction_files import _draw
+    from bench.training.targets.segmentation import _draw
 
     dataset = load(target(), folder, "segmentation")
-    path = _draw(dataset, 3, np.zeros((24, 24), np.uint8), tmp_path / "best.png")
-    picture = Image.open(io.BytesIO(path.read_bytes()))
+    picture = Image.open(io.BytesIO(_draw(dataset, 3, np.zeros((24, 24), np.uint8))))
     pixels = np.asarray(picture)
     assert picture.text["image"] == dataset.names[3]
     assert json.loads(picture.text["classes"]) == ["a", "b", "c"]
@@ -405,7 +404,7 @@ def test_an_example_shows_image_truth_and_prediction(folder, tmp_path):
     assert (pixels[:, 56:][unlabelled] == 255).all(), "what is predicted where nothing is known says nothing"
 
 
-def test_the_report_shows_examples_and_iou_by_class(tmp_path):
+def test_the_report_shows_examples_and_score_by_class(tmp_path):
     from bench.data.mask_colours import paint
     from bench.report.study_report import write
 
@@ -421,8 +420,8 @@ def test_the_report_shows_examples_and_iou_by_class(tmp_path):
     write(dataclasses.replace(evidence, examples=pictures), tmp_path)
     shown = pd.read_csv(tmp_path / "figures" / "examples.csv")
     assert shown.groupby("strategy")["mean_iou"].first().to_dict() == {"full": 1.0, "scratch": 0.0}
-    iou = pd.read_csv(tmp_path / "figures" / "iou_by_class.csv")
-    assert iou.groupby("strategy")["iou"].mean().to_dict() == {"full": 1.0, "scratch": 0.0}
+    iou = pd.read_csv(tmp_path / "figures" / "score_by_class.csv")
+    assert iou.groupby("strategy")["score"].mean().to_dict() == {"full": 1.0, "scratch": 0.0}
     page = (tmp_path / "index.html").read_text()
     for words in ("tuned hyperparameters", "tuning trial", "best hyperparameters"):
         assert words not in page, "one trial tunes nothing"

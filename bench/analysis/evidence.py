@@ -1,36 +1,40 @@
 """What the store holds on one study, in the shape that analysis and report read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.study.metrics import metrics_of
 from bench.study.schema import Study
 
-RUN_COLUMNS = (
-    *("study", "size", "similarity", "strategy", "seed", "status"),
-    *(
-        "val_accuracy",
-        "val_balanced_accuracy",
-        "val_loss",
-        "test_accuracy",
-        "test_balanced_accuracy",
-        "test_loss",
-    ),
-    *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
-    *("epochs", "trainable_parameters", "peak_memory_bytes"),
-    *("run_key", "mlflow_run_id", "error"),
-)
-TRIAL_COLUMNS = (
-    *("study", "strategy", "trial", "status", "val_accuracy", "val_balanced_accuracy", "val_loss"),
-    *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
-    *("epochs", "run_key", "mlflow_run_id"),
-)
+COSTS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds", "epochs")
 CURVE_COLUMNS = ("strategy", "seed", "epoch", "learning_rate", "train_loss", "val_loss")
 PREDICTION_COLUMNS = ("strategy", "seed", "image", "target", "prediction")
 STAGE_COLUMNS = ("strategy", "seed", "stage", "depth", "change", "cka")
+
+
+def run_columns(study: Study, there: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of final runs: of metrics those of the task, as far as they are there or needed."""
+    return (
+        *("study", "size", "similarity", "strategy", "seed", "status"),
+        *_metric_columns(study, "val", there),
+        *_metric_columns(study, "test", there),
+        *(*COSTS, "trainable_parameters", "peak_memory_bytes", "run_key", "mlflow_run_id", "error"),
+    )
+
+
+def trial_columns(study: Study, there: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of tuning trials."""
+    first = ("study", "strategy", "trial", "status")
+    return (*first, *_metric_columns(study, "val", there), *COSTS, "run_key", "mlflow_run_id")
+
+
+def _metric_columns(study: Study, part: str, there: Collection[str]) -> list[str]:
+    names = [name for name in metrics_of(study.task) if name == study.metric or f"{part}_{name}" in there]
+    return [f"{part}_{name}" for name in (*names, "loss")]
 
 
 def canonical(strategies: Iterable[str]) -> list[str]:
@@ -53,8 +57,8 @@ class Evidence:
     """All that is known of one study. Rows are sorted and absent columns added when it is built.
 
     Args:
-        runs: a row per final run, failed ones included; `RUN_COLUMNS` and `param_<name>`.
-        trials: a row per tuning trial; `TRIAL_COLUMNS` and `param_<name>`.
+        runs: a row per final run, failed ones included; `run_columns` and `param_<name>`.
+        trials: a row per tuning trial; `trial_columns` and `param_<name>`.
         curves: a row per epoch of a final run; `CURVE_COLUMNS` and `val_<metric>`.
         predictions: a row per final run and test image; targets and predictions are class names or numbers.
             For segmentation a row per final run, test image and class (target), with the pixels of its truth,
@@ -87,8 +91,8 @@ class Evidence:
 
     def __post_init__(self) -> None:
         for name, columns, by in (
-            ("runs", RUN_COLUMNS, ["seed"]),
-            ("trials", TRIAL_COLUMNS, ["trial"]),
+            ("runs", run_columns(self.study, self.runs.columns), ["seed"]),
+            ("trials", trial_columns(self.study, self.trials.columns), ["trial"]),
             ("curves", CURVE_COLUMNS, ["seed", "epoch"]),
             ("predictions", PREDICTION_COLUMNS, ["seed", "image"]),
             ("stages", STAGE_COLUMNS, ["seed", "depth"]),

@@ -34,7 +34,8 @@ from bench.analysis.variance import (
     CrossedRatios,
     Estimate,
 )
-from bench.study.schema import Study, metric_in_words
+from bench.study.metrics import METRICS
+from bench.study.schema import Study
 
 FROZEN = "feature_extractor"
 NEVER_FOUND = 0.005  # IoU below which a class is as good as never predicted
@@ -269,7 +270,7 @@ def _verdict(results: Sequence[Result], comparisons: Sequence[Comparison], study
     best = next((result for result in results if result.place == "best"), None)
     if best is None:
         return "No final run is done, so there is nothing to compare."
-    name, metric, test = best.strategy, metric_in_words(study.metric), best.test
+    name, metric, test = best.strategy, METRICS[study.metric].label, best.test
     if test is None:
         return f"{name} is best by validation; its predictions are not stored, so nothing can be compared."
     opening = (

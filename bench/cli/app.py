@@ -39,6 +39,8 @@ class Listing(Enum):
 
     studies = "studies"
     strategies = "strategies"
+    tasks = "tasks"
+    metrics = "metrics"
     datasets = "datasets"
     models = "models"
 
@@ -251,7 +253,7 @@ def list_(
     what: Listing,
     filter_: Annotated[str, typer.Argument(metavar="FILTER", help="part of the name")] = "",
 ) -> None:
-    """List studies, strategies, data sets or models."""
+    """List studies, strategies, tasks, metrics, data sets or models."""
     rows = [row for row in _listing(what) if filter_.lower() in row[0].lower()]
     if not rows:
         raise InputError(
@@ -279,6 +281,14 @@ def _listing(what: Listing) -> list[tuple[str, str]]:
         from bench.strategies.registry import STRATEGIES
 
         return [(record.name, record.summary) for record in STRATEGIES.values()]
+    if what is Listing.metrics:
+        from bench.study.metrics import METRICS
+
+        return [(m.name, f"{m.summary} ({', '.join(m.tasks)})") for m in METRICS.values()]
+    if what is Listing.tasks:
+        from bench.study.tasks import TASKS
+
+        return [(task.name, task.summary) for task in TASKS.values()]
     if what is Listing.datasets:
         from bench.data.sources.base import MASK_SOURCES, SOURCES
 

@@ -7,9 +7,7 @@ from bench.data.dataset import Dataset, Split
 from bench.data.mask_colours import overlay
 from bench.study.schema import Study
 from bench.training.inputs import Images
-from bench.training.targets import (
-    Masks,
-)
+from bench.training.targets.segmentation import Masks
 
 
 def preview_grid(

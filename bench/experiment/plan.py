@@ -65,7 +65,7 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
         "training": study.training.model_dump(mode="json", exclude_none=True),
         "metric": study.metric,
     }
-    if study.task != "classification":
+    if study.task != Study.model_fields["task"].default:
         settings["task"] = study.task
     arms = tuple(
         Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})

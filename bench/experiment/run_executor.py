@@ -22,18 +22,16 @@ from bench.core.runs import (
 from bench.data.dataset import Split
 from bench.data.splits import ordered
 from bench.strategies.registry import STRATEGIES
+from bench.study.metrics import metrics_of
 from bench.training import device_memory
 from bench.training.cached_features import Features
 from bench.training.checkpoints import Checkpoint
 from bench.training.feature_store import FeatureStore
 from bench.training.inputs import batches
-from bench.training.metrics import scores_by_image
 from bench.training.phases import train_as_planned, train_together
 from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, predict, truncate
 from bench.training.setup import TrainingSetup
-from bench.training.targets import (
-    confusion_of,
-)
+from bench.training.targets.base import PredictionRecord
 from bench.training.weight_drift import IMAGES, Yardstick
 
 log = logging.getLogger(__name__)
@@ -48,17 +46,12 @@ class Finished:
 
     Args:
         weights: the tensors that the plan let change; the others are the source's.
-        answers: for the test images: logits, float32, shape (N, classes); or for segmentation a row for
-            each image, as `Masks.answer` gives it.
-        test: indices of the test images, shape (N,).
-        examples: for segmentation the best, median and worst test images: index and predicted mask.
+        predictions: what is kept of those for the test images.
     """
 
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    answers: np.ndarray | None = None
-    test: np.ndarray | None = None
-    examples: Mapping[str, tuple[int, np.ndarray]] = field(default_factory=dict)
+    predictions: PredictionRecord | None = None
 
 
 class RunExecutor:
@@ -130,10 +123,10 @@ class RunExecutor:
         if spec.purpose is Purpose.TRIAL or trained.stopped:
             status = Status.PRUNED if trained.stopped else Status.DONE
             return Finished(self._result(spec, status, problem, trained, {}))
-        answers, scores, examples = self._test(problem, parts.test)
+        predictions, scores = self._test(problem, parts.test)
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
-        return Finished(result, trained.best, answers.cpu().numpy(), parts.test, examples)
+        return Finished(result, trained.best, predictions)
 
     def _moved(self, problem: TrainingProblem) -> dict[str, float]:
         """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""
@@ -158,16 +151,23 @@ class RunExecutor:
         )
         return Finished(result)
 
-    def _test(self, problem: TrainingProblem, test: np.ndarray) -> "Tested":
-        """Return answers and scores of the test images, and examples of predicted masks."""
+    def _test(self, problem: TrainingProblem, test: np.ndarray) -> tuple[PredictionRecord, dict[str, float]]:
+        """Return what is kept of the predictions for the test images, and their scores."""
         if isinstance(problem.inputs, Features) and not problem.inputs.prepare_evaluation(test):
             # the store can't hold them
             problem = replace(problem, inputs=self.setup.images, forward=problem.model)
-        answers = predict(problem, test)
-        scores = {f"test/{name}": value for name, value in problem.targets.score(answers, test).items()}
+        predictions = predict(problem, test)
+        scores = problem.targets.score(predictions, test, metrics_of(self.study.task))
         if not np.isfinite(list(scores.values())).all():
             raise DivergedError("a score on test is not finite")
-        return answers, scores, {} if self.setup.dataset.masks is None else _examples(problem, answers, test)
+        with torch.inference_mode():
+            record = problem.targets.record(
+                self.setup.dataset,
+                predictions,
+                test,
+                lambda some: problem.forward(problem.inputs.evaluate(some)),
+            )
+        return record, {f"test/{name}": value for name, value in scores.items()}
 
     def try_step(self, arm: Arm, parts: Split) -> tuple[str, int]:
         """Build an arm, train it on a batch, and return its matrix and how many parameters it trains.
@@ -231,23 +231,6 @@ class RunExecutor:
                 **({"batch": _in_pieces(problem.pieces)} if problem.pieces > 1 else {}),
             },
         )
-
-
-Tested = tuple[Tensor, dict[str, float], dict[str, tuple[int, np.ndarray]]]
-
-
-@torch.inference_mode()
-def _examples(
-    problem: TrainingProblem, answers: Tensor, test: np.ndarray
-) -> dict[str, tuple[int, np.ndarray]]:
-    """Return the index and the predicted mask, uint8 (S, S), of the best, the median and the worst image."""
-    by_iou = scores_by_image(confusion_of(answers)).cpu().numpy()
-    shows_some = np.isfinite(by_iou)
-    order = test[shows_some][np.argsort(-by_iou[shows_some], kind="stable")]
-    chosen = {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
-    shown = np.array(list(chosen.values()))
-    predicted = problem.forward(problem.inputs.evaluate(shown)).argmax(1).to(torch.uint8).cpu().numpy()
-    return {name: (index, mask) for (name, index), mask in zip(chosen.items(), predicted, strict=True)}
 
 
 def _checkpoint(spec: RunSpec) -> Checkpoint:

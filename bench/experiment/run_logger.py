@@ -13,7 +13,6 @@ from bench.core.runs import (
     RunSpec,
     Status,
 )
-from bench.data.dataset import Dataset
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
 from bench.experiment.progress import Progress
@@ -64,7 +63,7 @@ class Recorder:
             together = self.executor.run_together([run.spec for run in runs], splits, goings)
             for run, finished in zip([run for run in runs if not run.known], together, strict=True):
                 with tempfile.TemporaryDirectory() as folder:
-                    lives[0].finish(finished.result, _files(finished, self.plan.dataset, Path(folder)))
+                    lives[0].finish(finished.result, _files(finished, Path(folder)))
                 del lives[0]
                 self.executor.forget(run.spec)
                 outcome = _outcome(finished.result, self.plan.study.metric)
@@ -132,12 +131,12 @@ def _outcome(result: RunResult, metric: str) -> str:
     return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
 
 
-def _files(finished: "Finished", dataset: Dataset, folder: Path) -> dict[str, Path]:
+def _files(finished: "Finished", folder: Path) -> dict[str, Path]:
     """Write a final run's weights and predictions to `folder`."""
-    if finished.answers is None:
+    if finished.predictions is None:
         return {}
     from safetensors.torch import save_file
 
     weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
-    return {weights.name: weights, **write_predictions(finished, dataset, folder)}
+    return {weights.name: weights, **write_predictions(finished.predictions, folder)}

@@ -16,6 +16,7 @@ from bench.models.factory import TransferModel, build, statistics
 from bench.models.weights import locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
+from bench.study.tasks import TASKS
 from bench.study_record.facts import FACTS, StudyFacts
 from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.store import Exported, RunStore
@@ -68,7 +69,7 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
         InputError: if no run is done, it is no classification, or the source's weights can't be found.
     """
     study = evidence.study
-    if study.task != "classification":
+    if not TASKS[study.task].one_class:
         raise InputError(f"models of {study.task} are not registered", study.name)
     run = _best(store, evidence)
     facts = StudyFacts.from_json(next(store.read_all([found], FACTS)))

@@ -21,7 +21,7 @@ from bench.report.figures.style import (
 )
 from bench.report.tables import NOTHING
 from bench.report.templating import put, render_page
-from bench.study.schema import metric_in_words
+from bench.study.metrics import METRICS
 from bench.system.csv_tables import to_csv
 
 TITLE = "Accuracy against the number of training labels"
@@ -121,7 +121,7 @@ def draw_efficiency(summary: Efficiency) -> Figure:
         for strategy in summary.strategies
     }
     _lines(panels[0], points)
-    panels[0].set_ylabel(f"test {metric_in_words(summary.metric)}")
+    panels[0].set_ylabel(f"test {METRICS[summary.metric].label}")
     if summary.leads:
         _draw_leads(panels[1], summary)
     _ticks(panels[-1], summary)

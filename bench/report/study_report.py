@@ -22,7 +22,8 @@ from bench.report.templating import (
     put,
     render_page,
 )
-from bench.study.schema import metric_in_words
+from bench.study.metrics import METRICS
+from bench.study.tasks import TASKS
 from bench.system.csv_tables import to_csv
 
 CLASSES_SHOWN = 40
@@ -39,6 +40,7 @@ def write(evidence: Evidence, folder: Path) -> None:
     context: dict[str, Any] = {
         "summary": summary,
         "study": evidence.study,
+        "task": TASKS[evidence.study.task],
         "headers": headers,
         "rows": rows,
         "pairs": tables.pairs(summary),
@@ -75,7 +77,7 @@ def write(evidence: Evidence, folder: Path) -> None:
 def _tables(summary: Summary) -> dict[str, str]:
     """Return the tables to paste: as numbers in CSV, as text in LaTeX."""
     files = {f"tables/{name}.csv": to_csv(frame) for name, frame in tables.numbers(summary).items()}
-    metric = metric_in_words(summary.metric)
+    metric = METRICS[summary.metric].label
     caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
     files["tables/results.tex"] = export_formats.latex(
         *tables.table(summary), caption, f"results-{summary.study}"

@@ -8,7 +8,7 @@ import pandas as pd
 from bench.analysis.comparisons import Comparison, number, p_words, signed
 from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import Result, Summary
-from bench.study.schema import metric_in_words
+from bench.study.metrics import METRICS
 
 NOTHING = "\N{EN DASH}"
 EFFECT = 3  # where the effect size stands in the table of pairs
@@ -19,7 +19,7 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return the column headers and a row of cells per strategy, in canonical order."""
     headers = [
         "Strategy",
-        f"Test {metric_in_words(summary.metric)} [95 %]",
+        f"Test {METRICS[summary.metric].label} [95 %]",
         "Run (s)",
         "Tuning (s)",
         "Trials",
@@ -122,7 +122,7 @@ def thumb(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
 def runs(evidence: Evidence) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return headers, and for each final run its MLflow id and its cells."""
     metric = evidence.study.metric
-    words = metric_in_words(metric)
+    words = METRICS[metric].label
     headers = ["Strategy", "Seed", "Status", f"Val {words}", f"Test {words}", "Train (s)", "Epochs"]
     columns = ["mlflow_run_id", "strategy", "seed", "status", "error"]
     columns += [f"val_{metric}", f"test_{metric}", "train_seconds", "epochs"]

@@ -3,10 +3,8 @@
 from typing import Literal
 
 from bench.core.errors import InputError
-from bench.study.schema import (
-    Study,
-    with_changes,
-)
+from bench.study.schema import Study, with_changes
+from bench.study.tasks import TASKS
 
 Budget = Literal["smoke", "default", "full"]
 SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
@@ -37,8 +35,8 @@ def with_labels(study: Study, count: int) -> Study:
     """Return the study with another number of training labels: the smaller of two is part of the larger.
 
     Raises:
-        InputError: for segmentation, whose images hold many labels each.
+        InputError: where an image holds several labels.
     """
-    if study.task != "classification":
+    if not TASKS[study.task].one_class:
         raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
     return with_changes(study, target=with_changes(study.target, train_labels=count))

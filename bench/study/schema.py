@@ -1,20 +1,38 @@
 """A study is one question in one YAML file; here it is read, checked against one schema, and overridden."""
 
+import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bench.core.errors import nearest
+from bench.core.registry import Registry
+from bench.study.metrics import METRICS, metrics_of
+from bench.study.tasks import TASKS
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
-Task = Literal["classification", "segmentation"]
-# What belongs to a task; the first of each is its default.
-HEADS_OF = {"classification": ("linear", "concat_pool"), "segmentation": ("unet", "fcn32s")}
-METRICS_OF = {
-    "classification": ("accuracy", "balanced_accuracy"),
-    "segmentation": ("mean_iou", "pixel_accuracy"),
-}
+HEAD_KINDS = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.heads))
+
+
+def _known(registry: Registry[Any]) -> AfterValidator:
+    """Return what refuses a name that is in no record."""
+
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(f"unknown {registry.kind} '{name}'; {nearest(name, registry)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _head_kind(kind: str) -> str:
+    if kind not in HEAD_KINDS:
+        raise ValueError(f"unknown head '{kind}'; {nearest(kind, HEAD_KINDS)}")
+    return kind
 
 
 class Part(BaseModel):
@@ -93,8 +111,7 @@ class Target(Part):
 class Head(Part):
     """What replaces the source's classifier."""
 
-    # unet, where the task is segmentation and nothing is said
-    kind: Literal["linear", "concat_pool", "unet", "fcn32s"] = "linear"
+    kind: Annotated[str, AfterValidator(_head_kind)] = "linear"  # not set in a study: the default of its task
     hidden: Positive = 512  # concat_pool only
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # unet, deepest first
@@ -135,7 +152,7 @@ class Study(Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.\-]*$")]
     question: str
     scenario: Scenario | None = None
-    task: Task = "classification"
+    task: Annotated[str, _known(TASKS)] = "classification"
     source: Source
     target: Target
     head: Head = Head()
@@ -149,32 +166,37 @@ class Study(Part):
     training: Training = Training()
     tuning: Tuning = Tuning()
     seeds: Positive = 5
-    metric: Literal["accuracy", "balanced_accuracy", "mean_iou", "pixel_accuracy"] = "accuracy"
+    metric: Annotated[str, _known(METRICS)] = "accuracy"  # not set: the default of the task
 
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_task(cls, values: Any) -> Any:
-        """Fill in head and metric where the task is segmentation: their defaults are of classification."""
-        if not isinstance(values, dict) or values.get("task") != "segmentation":
+        """Fill in head and metric, whose defaults depend on the task."""
+        named = values.get("task", "classification") if isinstance(values, dict) else None
+        if not isinstance(named, str) or named not in TASKS:
             return values
+        task = TASKS[named]
         head = values.get("head", {})
         if isinstance(head, dict):
-            head = {"kind": HEADS_OF["segmentation"][0], **head}
-        return {"metric": METRICS_OF["segmentation"][0], **values, "head": head}
+            head = {"kind": task.heads[0], **head}
+        return {"metric": metrics_of(task.name)[0], **values, "head": head}
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> "Study":
         for key, value, valid in (
-            ("head.kind", self.head.kind, HEADS_OF[self.task]),
-            ("metric", self.metric, METRICS_OF[self.task]),
+            ("head.kind", self.head.kind, TASKS[self.task].heads),
+            ("metric", self.metric, metrics_of(self.task)),
         ):
             if value not in valid:
                 raise ValueError(f"{key} '{value}' is not for {self.task}; valid: {', '.join(valid)}")
-        if self.task == "classification" and (
-            self.training.dice or self.target.classes or self.target.ignore
-        ):
-            raise ValueError("training.dice, target.classes and target.ignore are for task: segmentation")
+        for other in TASKS.values():
+            foreign = set(other.settings) - set(TASKS[self.task].settings)
+            if any(self._setting(name) is not None for name in foreign):
+                raise ValueError(f"{_listed(other.settings)} are for task: {other.name}")
         return self
+
+    def _setting(self, dotted: str) -> Any:
+        return functools.reduce(getattr, dotted.split("."), self)
 
     @model_validator(mode="after")
     def _strategies_once(self) -> "Study":
@@ -183,9 +205,8 @@ class Study(Part):
         return self
 
 
-def metric_in_words(metric: str) -> str:
-    """Return a metric as a person writes it: `mean IoU`."""
-    return metric.replace("_", " ").replace("iou", "IoU")
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def with_changes(part: P, **changes: Any) -> P:

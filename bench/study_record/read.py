@@ -15,6 +15,7 @@ from bench.study.loading import (
     parse,
 )
 from bench.study.schema import Study
+from bench.study.tasks import TASKS
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.store import RunStore
@@ -109,7 +110,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         provenance={**facts.provenance} | provenance_of_runs(store, done, sum(map(total_seconds, tables))),
         stages=frames.stages(done),
         images=_unzipped(next(store.read_all([found], PICTURES))),
-        examples=store.examples(done) if study.task == "segmentation" else {},
+        examples=store.examples(done) if TASKS[study.task].keeps_pictures else {},
         near_duplicates=facts.near_duplicates,
         run_pages=store.run_pages,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from bench.training.cached_features import Features
 from bench.training.inputs import batches
-from bench.training.metrics import score
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
 from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, epoch_order, note_epoch
 from bench.training.schedules import build_schedule
@@ -65,7 +64,8 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
             labels = torch.stack([t.labels[b] for t, b in zip(problems, chosen, strict=True)])
             with problems[0].execution.autocast():
                 logits = _apply(heads, inputs)
-            loss = _losses(logits, labels, training.label_smoothing)
+            loss = problems[0].targets.losses(logits.flatten(0, 1), labels.flatten(0, 1), training)
+            loss = loss.view(labels.shape[:2]).mean(1)
             optimizer.zero_grad()
             loss.sum().backward()  # type: ignore[no-untyped-call]
             for own in groups:
@@ -128,14 +128,6 @@ def _apply(heads: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
     return torch.baddbmm(biases[:, None], torch.stack(list(inputs)), weights.transpose(1, 2))
 
 
-def _losses(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of each run: logits (K, B, C), labels (K, B)."""
-    flat = functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), label_smoothing=smoothing, reduction="none"
-    )
-    return flat.view(labels.shape).mean(1)
-
-
 @torch.inference_mode()
 def _rows(
     problems: Sequence[TrainingProblem],
@@ -155,6 +147,6 @@ def _rows(
     rows = []
     for problem, own, rate, loss in zip(problems, logits, rates, losses, strict=True):
         row = {"epoch": epoch, "learning_rate": rate, "train/loss": loss}
-        scores = score(own, problem.labels[problem.val])
+        scores = problem.targets.score(own, problem.val, (problem.metric,))
         rows.append(row | {f"val/{name}": value for name, value in scores.items()})
     return rows

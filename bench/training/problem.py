@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from bench.models.factory import TransferModel
 from bench.strategies.base import TransferPlan
+from bench.study.metrics import METRICS
 from bench.study.schema import Training
 from bench.training.execution import Execution
 from bench.training.inputs import Inputs, batches
-from bench.training.targets import Classes, Targets
+from bench.training.targets.base import Targets
 
 Row = dict[str, float]
 
@@ -55,9 +56,7 @@ class TrainingProblem:
 
     @property
     def labels(self) -> Tensor:
-        """The classes of all images, where each image has one."""
-        if not isinstance(self.targets, Classes):
-            raise ValueError("images with a class per pixel have no labels")  # noqa: TRY004 - a setting
+        """The labels of all images, where images have them."""
         return self.targets.labels
 
 
@@ -118,7 +117,7 @@ def note_epoch(problem: TrainingProblem, result: Trained, row: Row) -> None:
 
 def _rank(row: Row, metric: str) -> tuple[float, float]:
     """Return what the best epoch has most of: the metric on val, then, among equals, the lower loss."""
-    return row[f"val/{metric}"], -row["val/loss"]
+    return METRICS[metric].sign * row[f"val/{metric}"], -row["val/loss"]
 
 
 def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
@@ -133,17 +132,17 @@ def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]
 
 def evaluate(problem: TrainingProblem, indices: np.ndarray) -> dict[str, float]:
     """Return the scores on images `indices`, in eval mode."""
-    return problem.targets.score(predict(problem, indices), indices)
+    return problem.targets.score(predict(problem, indices), indices, (problem.metric,))
 
 
 @torch.inference_mode()
 def predict(problem: TrainingProblem, indices: np.ndarray) -> Tensor:
-    """Return the answers for images `indices`, in eval mode: of classes, the logits (N, classes), float32."""
+    """Return the predictions for images `indices`, in eval mode: of classes, logits (N, classes), float32."""
     problem.model.eval()
     problem.forward.eval()
     return torch.cat(
         [
-            problem.targets.answer(problem.forward(problem.inputs.evaluate(batch)), batch)
+            problem.targets.predictions(problem.forward(problem.inputs.evaluate(batch)), batch)
             for batch in batches(indices, problem.inputs.eval_batch)
         ]
     )

@@ -26,7 +26,7 @@ from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images, Inputs, batches
 from bench.training.precision import choose_precision
 from bench.training.problem import TrainingProblem
-from bench.training.targets import Classes, Masks, Targets
+from bench.training.targets.base import targets_of
 
 MOST_OPENED = 8  # sets of features kept open: all seeds of a usual study
 
@@ -64,11 +64,7 @@ class TrainingSetup:
         self.environment = describe(self.device)
         mean, std = statistics(study.source)
         self.images = Images(dataset, study.target, mean, std, self.device)
-        self.targets: Targets = (
-            Classes(torch.from_numpy(dataset.labels).to(self.device))
-            if dataset.masks is None
-            else Masks(dataset, study.target, self.device)
-        )
+        self.targets = targets_of(study, dataset, self.device)
         self.features = FeatureStore()
         self._opened: dict[str, Features] = {}  # by what they are of and the split
         self._compiled: dict[int, Execution] = {}  # by the number of training images

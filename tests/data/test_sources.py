@@ -17,11 +17,12 @@ from bench.data.dataset import (
     UNASSIGNED,
     VAL,
 )
-from bench.data.loading import find_source, load
+from bench.data.loading import load
 from bench.data.near_duplicates import near_duplicates
 from bench.data.sources.base import SOURCES, assign_parts
 from bench.data.sources.packaged import BLOCK, PHOTOGRAPHS, block_parts
 from bench.data.splits import split
+from bench.data.tasks.classification import find_source
 from bench.study.schema import Target
 
 

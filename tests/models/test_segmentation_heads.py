@@ -35,7 +35,7 @@ from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images
 from bench.training.loop import train
 from bench.training.problem import TrainingProblem, predict
-from bench.training.targets import Masks
+from bench.training.targets.segmentation import Masks
 from tests.test_contract import train_and_check_what_moves
 
 SIDE, CLASSES = 32, 3

@@ -28,8 +28,7 @@ from bench.report.figures import results, stages, studies
 from bench.report.figures.label_layout import spread
 from bench.report.figures.results import pareto
 from bench.report.figures.studies import NAMES as OVER_STUDIES
-from bench.report.figures.study_figures import NAMES as ALL_NAMES
-from bench.report.figures.study_figures import OF_MASKS
+from bench.report.figures.study_figures import FIGURES
 from bench.report.figures.style import (
     DARK,
     LOOKS,
@@ -41,6 +40,7 @@ from bench.report.overview_report import write_overview
 from bench.report.preview import preview
 from bench.report.study_report import write
 from bench.report.tables import NOTHING, overview, seconds, table
+from bench.study.tasks import TASKS
 from tests.support.synthetic import (
     LEVEL,
     RUN_PAGES,
@@ -50,7 +50,7 @@ from tests.support.synthetic import (
     make_study,
 )
 
-NAMES = tuple(name for name in ALL_NAMES if name not in OF_MASKS)
+NAMES = tuple(name for name in FIGURES if name not in TASKS["segmentation"].figures)
 FILES = {
     *("runs.csv", "trials.csv", "summary.json", "report.md", "report.pdf", "index.html"),
     *(f"tables/{name}.csv" for name in ("results", "comparisons", "classes")),

@@ -45,7 +45,7 @@ def memory_is_small():
     """Let a training step have room for three images only."""
     import torch
 
-    from bench.training.targets import Classes
+    from bench.training.targets.classification import Classes
 
     loss = Classes.loss
 

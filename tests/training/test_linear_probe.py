@@ -12,7 +12,7 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
 from bench.training.feature_store import FeatureStore
 from bench.training.linear_probe import solve
-from bench.training.targets import Classes
+from bench.training.targets.classification import Classes
 from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
 PENALTIES = (0.01, 100.0, 1.0)

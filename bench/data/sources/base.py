@@ -1,10 +1,10 @@
 """Where images come from: the record of a source, and what it hands to the store before decoding."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, nearest
 from bench.core.registry import Registry
 from bench.data.dataset import (
     TEST,
@@ -104,3 +104,10 @@ def assign_parts(names: Collection[str], where: str) -> dict[str, int]:
     if TEST not in parts.values():
         return {name: TEST if part == VAL else part for name, part in parts.items()}
     return parts
+
+
+def unknown_data(name: str, what: str, known: Iterable[str]) -> InputError:
+    """Return the error for a `target.data` that names nothing, with the nearest name that does."""
+    close, folder = nearest(name, known), "give a folder with --data DIR"
+    remedy = f"{close} Otherwise {folder}" if close.endswith("?") else f"{folder}; {close}"
+    return InputError(f"'{name}' is {what}", "target.data", remedy)

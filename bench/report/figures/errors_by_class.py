@@ -25,7 +25,7 @@ from bench.report.figures.style import (
     look,
     short,
 )
-from bench.study.schema import METRICS_OF
+from bench.study.tasks import TASKS
 
 CLASSES = 20  # drawn in the matrix: those most confused
 WRITTEN = 12  # classes up to which the shares are written into the cells
@@ -35,8 +35,6 @@ BARS = 24  # classes drawn by gain: the highest and the lowest
 
 def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
     """The confusion matrix of the best strategy; None without predictions."""
-    if evidence.study.task == "segmentation":
-        return None  # pixels are not kept one by one
     counts = confusion(evidence, summary.best) if summary.best else pd.DataFrame()
     if counts.empty:
         return None
@@ -150,7 +148,7 @@ def _opened(picture: bytes | None) -> np.ndarray | None:
         return None
 
 
-def gain(summary: Summary) -> Picture | None:
+def gain(evidence: Evidence, summary: Summary) -> Picture | None:
     """The gain of the best strategy over another by class; None where there is no other."""
     known = sorted(
         ((c, c.gain) for c in summary.classes if c.gain is not None),
@@ -168,8 +166,8 @@ def gain(summary: Summary) -> Picture | None:
         axes.plot((found.low, found.high), (row, row), color=colour, linewidth=1)
     name_rows(axes, [f"{short(c.name)} ({c.images})" for c, _ in shown])
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    dense = summary.metric in METRICS_OF["segmentation"]
-    axes.set_xlabel(f"gain of {summary.best} over {summary.gain_over} in {'IoU' if dense else 'share right'}")
+    task = TASKS[evidence.study.task]
+    axes.set_xlabel(f"gain of {summary.best} over {summary.gain_over} in {task.class_score}")
     data = pd.DataFrame(
         [
             (c.name, c.images, c.recall[summary.best], c.recall[summary.gain_over], g.value, g.low, g.high)
@@ -177,10 +175,7 @@ def gain(summary: Summary) -> Picture | None:
         ],
         columns=["class", "images", summary.best, summary.gain_over, "gain", "low", "high"],
     )
-    what = "the share of each class's test images (their number in brackets) that is right"
-    if dense:
-        what = "the IoU of each class (in brackets: how many test images show it)"
-    unseen = "; none where no image differs" if dense and any(g.low == g.high for _, g in known) else ""
+    unseen = "; none where no image differs" if any(g.low == g.high for _, g in known) else ""
     left_out = (
         "" if len(shown) == len(known) else f" The {BARS // 2} highest and lowest of {len(known)} classes."
     )
@@ -189,7 +184,7 @@ def gain(summary: Summary) -> Picture | None:
         data,
         name="gain_by_class",
         title=f"Where {summary.best} gains over {summary.gain_over}",
-        caption=f"Difference in {what}; "
+        caption=f"Difference in {task.class_score_in_words}; "
         "line: 95 % interval, for the class alone and not corrected for the number of "
         f"classes{unseen}.{left_out}",
         alt=f"Gain in {metric_name(summary)} by class: highest {shown[0][0].name} {shown[0][1].value:+.2f}, "

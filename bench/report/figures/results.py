@@ -26,7 +26,7 @@ from bench.report.figures.style import (
     WIDTH,
     look,
 )
-from bench.study.schema import metric_in_words
+from bench.study.metrics import METRICS
 
 MANY_DECADES = 2000.0  # highest over lowest; beyond it only powers of ten are written on the axis
 COST_COLUMNS = (
@@ -44,7 +44,7 @@ COSTS = {  # what is counted, to how its marker is filled
 
 def metric_name(summary: Summary) -> str:
     """Return the metric as a person writes it."""
-    return metric_in_words(summary.metric)
+    return METRICS[summary.metric].label
 
 
 def accuracy(evidence: Evidence, summary: Summary) -> Picture:

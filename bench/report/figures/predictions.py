@@ -1,4 +1,4 @@
-"""Figures of segmentation: the best, median and worst test image of each strategy; IoU by class."""
+"""Figures of some tasks: the best, median and worst test image of each strategy; the score by class."""
 
 import io
 import json
@@ -22,6 +22,7 @@ from bench.report.figures.style import (
     look,
     short,
 )
+from bench.study.tasks import TASKS
 
 RANKS = ("best", "median", "worst")
 NAME, SWATCH, LETTER = (
@@ -67,14 +68,15 @@ def examples(evidence: Evidence, summary: Summary) -> Picture | None:
     )
 
 
-def iou_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
-    """The IoU of each class: a row for the class, a marker for each strategy."""
-    if evidence.study.task != "segmentation" or not summary.classes:
+def score_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
+    """The score of each class: a row for the class, a marker for each strategy."""
+    if not summary.classes:
         return None
+    score = TASKS[evidence.study.task].class_score
     names = [result.strategy for result in summary.results]
     data = pd.DataFrame(
         [(c.name, name, c.recall[name]) for c in summary.classes for name in names if name in c.recall],
-        columns=["class", "strategy", "iou"],
+        columns=["class", "strategy", "score"],
     )
     figure = Figure(figsize=(WIDTH, 1.0 + 0.25 * len(summary.classes)), layout="constrained")
     axes = figure.add_subplot()
@@ -83,7 +85,7 @@ def iou_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
         style = look(str(strategy))
         rows = [places[name] for name in own["class"]]
         axes.plot(
-            own["iou"],
+            own["score"],
             rows,
             style.marker,
             color=style.colour,
@@ -98,20 +100,20 @@ def iou_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel("IoU on test, mean over seeds")
+    axes.set_xlabel(f"{score} on test, mean over seeds")
     figure.legend(loc="outside upper center", ncols=5, fontsize=SMALL, frameon=False, handletextpad=0.2)
     words = "; ".join(
-        f"{name} {own['iou'].min():.2f} to {own['iou'].max():.2f}"
+        f"{name} {own['score'].min():.2f} to {own['score'].max():.2f}"
         for name, own in data.groupby("strategy", sort=False)
     )
     return take(
         figure,
         data,
-        name="iou_by_class",
-        title="IoU by class",
-        caption="Intersection over union of all test pixels of a class, mean over seeds; classes with most "
-        "pixels first.",
-        alt=f"IoU by class and strategy, lowest to highest class: {words}.",
+        name="score_by_class",
+        title=f"{score} by class",
+        caption=f"On test, {TASKS[evidence.study.task].class_score_in_words}; mean over seeds; the classes "
+        "that show most first.",
+        alt=f"{score} by class and strategy, lowest to highest class: {words}.",
     )
 
 

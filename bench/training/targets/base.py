@@ -1,0 +1,65 @@
+"""What every task's targets can do, and what a final run keeps of its predictions."""
+
+import importlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from bench.data.dataset import Dataset
+from bench.study.schema import Study, Training
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionRecord:
+    """What a final run keeps of its predictions for the test images.
+
+    Args:
+        columns: of `predictions.csv`, by name.
+        scores: what each class is ranked by, float32, shape (N, classes); None where they are not kept.
+        pictures: PNG files by name.
+    """
+
+    columns: Mapping[str, Sequence[object] | np.ndarray]
+    scores: np.ndarray | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Targets(Protocol):
+    """The truth about all images, and what follows from it for logits."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all images, on the device: shape (N, ...); a ValueError where pixels have them."""
+
+    def loss(self, logits: Tensor, indices: np.ndarray, seed: int, epoch: int, training: Training) -> Tensor:
+        """Return the loss of the logits of what images `indices` show in an epoch of a seed."""
+
+    def losses(self, logits: Tensor, labels: Tensor, training: Training) -> Tensor:
+        """Return the loss of each image: logits (B, classes), labels (B, ...) to (B,)."""
+
+    def predictions(self, logits: Tensor, indices: np.ndarray) -> Tensor:
+        """Return what is kept of the logits of evaluation views: a row for each image."""
+
+    def score(
+        self, predictions: Tensor, indices: np.ndarray, metrics: Collection[str] = ()
+    ) -> dict[str, float]:
+        """Return of kept predictions the loss, the metrics that cost nothing, and those named."""
+
+    def record(
+        self,
+        dataset: Dataset,
+        predictions: Tensor,
+        indices: np.ndarray,
+        logits_of: Callable[[np.ndarray], Tensor],
+    ) -> PredictionRecord:
+        """Return what is kept of the predictions for images `indices`; `logits_of` computes some again."""
+
+
+def targets_of(study: Study, dataset: Dataset, device: str) -> Targets:
+    """Return the targets of a study's task: those of the module of its name."""
+    module = importlib.import_module(f"bench.training.targets.{study.task}")
+    targets: Targets = module.targets(study, dataset, device)
+    return targets

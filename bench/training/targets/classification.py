@@ -1,0 +1,72 @@
+"""A class for each image: cross-entropy, and the logits as predictions."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bench.data.dataset import Dataset
+from bench.study.schema import Study, Training
+from bench.training.metrics import score
+from bench.training.targets.base import PredictionRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """A class for each image.
+
+    Args:
+        labels: int64, shape (N,), of the whole data set, on the device.
+    """
+
+    labels: Tensor
+
+    def loss(
+        self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
+    ) -> Tensor:
+        """Return the mean cross-entropy, with the study's label smoothing."""
+        return functional.cross_entropy(
+            logits.float(), self.labels[indices], label_smoothing=training.label_smoothing
+        )
+
+    def losses(self, logits: Tensor, labels: Tensor, training: Training) -> Tensor:
+        """Return the cross-entropy of each image, with the study's label smoothing."""
+        return functional.cross_entropy(
+            logits.float(), labels, label_smoothing=training.label_smoothing, reduction="none"
+        )
+
+    def predictions(self, logits: Tensor, _indices: np.ndarray) -> Tensor:
+        """Return the logits, shape (B, classes)."""
+        return logits.float()
+
+    def score(
+        self, predictions: Tensor, indices: np.ndarray, _metrics: Collection[str] = ()
+    ) -> dict[str, float]:
+        """Return loss, accuracy and balanced accuracy."""
+        return score(predictions, self.labels[indices])
+
+    def record(
+        self,
+        dataset: Dataset,
+        predictions: Tensor,
+        indices: np.ndarray,
+        _logits_of: Callable[[np.ndarray], Tensor],
+    ) -> PredictionRecord:
+        """Return a row for each image: its class, the class predicted, and that one's probability."""
+        logits = predictions.cpu().numpy()
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        columns = {
+            "image": [dataset.names[i] for i in indices],
+            "target": [dataset.classes[i] for i in dataset.labels[indices]],
+            "prediction": [dataset.classes[i] for i in logits.argmax(1)],
+            "probability": (shifted.max(1) / shifted.sum(1)).round(6),
+        }
+        return PredictionRecord(columns)
+
+
+def targets(_study: Study, dataset: Dataset, device: str) -> Classes:
+    """Return the classes of a data set, on a device."""
+    return Classes(torch.from_numpy(dataset.labels).to(device))
