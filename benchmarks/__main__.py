@@ -259,8 +259,8 @@ def tracked():
         )  # fmt: skip
         runner = Runner(plan(of), Options(None, "cpu", None, jobs=1), Silent("accuracy"))
         runner.setup  # noqa: B018 - built before the clock starts
-        clock = Clock(runner.store._client)
-        runner.store._client = clock
+        clock = Clock(runner.store.connection.client)
+        runner.store.connection.client = clock
         whole = seconds(lambda: (runner.run(), runner.evidence()))[0]
         return whole / (whole - clock.seconds)
 

@@ -27,7 +27,7 @@ from bench.data.dataset import UNASSIGNED, Dataset, Split
 from bench.experiment.plan import Plan
 from bench.study.schema import Study
 from bench.study_record import write
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 
 TRIALS, SEEDS, EPOCHS, IMAGES = 900, 100, 10, 200
 CLASSES = tuple("abcdefghij")
@@ -83,8 +83,8 @@ def fill(store, plan, folder):
             tests = {f"test/{name}": accuracy for name in ("accuracy", "balanced_accuracy", "loss")}
             live = store.start(spec, arm_run, f"seed {seed}", {}, {})
             live.finish(result(spec, accuracy, draw, tests | moved), {"predictions.csv": file})
-        store.close(arm_run, "FINISHED")
-    store.close(study_run, "FINISHED")
+        store.writer.close(arm_run, "FINISHED")
+    store.writer.close(study_run, "FINISHED")
 
 
 def result(spec, accuracy, draw, more):
@@ -108,7 +108,11 @@ def main():
         uri = f"sqlite:///{folder}/mlflow.db"
         if not (folder / "mlflow.db").exists():
             started = time.perf_counter()
-            fill(RunStore(uri, "bench/many"), make_plan(given.trials, given.seeds), Path(temporary))
+            fill(
+                open_store(uri, "bench/many", create=True),
+                make_plan(given.trials, given.seeds),
+                Path(temporary),
+            )
             print(f"store filled in {time.perf_counter() - started:.0f} s")
         command = [sys.executable, "-m", "bench", "report", "--study", "many", "--tracking-uri", uri]
         environment = {**os.environ, "BENCH_HOME": str(folder), "BENCH_CACHE": str(folder)}

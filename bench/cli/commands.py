@@ -11,7 +11,7 @@ from bench.study.budgets import Budget, with_labels
 from bench.study.loading import find
 from bench.study_record import freshness, read
 from bench.system import locations, locks
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 
 if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.experiment.study_runner import Options, Runner
     from bench.study.schema import Study
     from bench.tracking.frames import FoundStudy
+    from bench.tracking.store import RunStore
 
 
 def run_one(study: "Study", options: "Options", folder: Path) -> Path:
@@ -36,7 +37,7 @@ def run_one(study: "Study", options: "Options", folder: Path) -> Path:
             locations.home() / "locks" / f"{laid_out.key[:32]}.report.lock"
         ):  # or each draws it
             _report(runner, folder)
-    conclude(folder, runner.store.place)
+    conclude(folder, runner.store.connection.place)
     return folder
 
 
@@ -107,7 +108,7 @@ def report_sizes(study: "Study", counts: list[int], uri: str | None, folder: Pat
         print(f"{study.name}: nothing is stored of {', '.join(missing)} labels", file=sys.stderr)
     for line in [*(summary.words(crossover) for crossover in summary.crossovers), *summary.notes]:
         print(line)
-    print(f"report  {folder / 'index.html'}\nruns    {store.place}")
+    print(f"report  {folder / 'index.html'}\nruns    {store.connection.place}")
     return not any(one.lacking for one in evidence.values())
 
 
@@ -169,7 +170,7 @@ def stored(name: str, wanted: "Study | None", budget: Budget, uri: str | None) -
     evidence = read.gather(store, found)
     for line in evidence.lacking:
         print(f"{name}: {line}", file=sys.stderr)
-    return evidence, store.place
+    return evidence, store.connection.place
 
 
 def newest(
@@ -186,7 +187,7 @@ def newest(
 def _open(name: str, wanted: "Study | None", uri: str | None) -> "RunStore":
     """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
     try:
-        return RunStore(uri, read.EXPERIMENT.format(study=name), create=False)
+        return open_store(uri, read.EXPERIMENT.format(study=name))
     except NotStoredError:
         if wanted is None:
             find(name)

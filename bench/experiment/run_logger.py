@@ -18,8 +18,8 @@ from bench.experiment.prediction_files import write_predictions
 from bench.experiment.progress import Progress
 from bench.study_record.facts import flat, sizes
 from bench.tracking.live_run import LiveRun
-from bench.tracking.outbox_store import PatientStore
-from bench.tracking.store import NOTE
+from bench.tracking.store import RunStore
+from bench.tracking.writer import NOTE
 
 if TYPE_CHECKING:
     from bench.experiment.run_executor import Finished, KeepGoing, RunExecutor
@@ -45,7 +45,7 @@ class Recorder:
     """
 
     plan: Plan
-    store: PatientStore
+    store: RunStore
     progress: Progress
     executor: "RunExecutor"
     tags: Mapping[str, Any]
@@ -81,7 +81,7 @@ class Recorder:
         tags[NOTE] = _note(run)
         live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
         if spec.purpose is Purpose.FINAL:
-            self.store.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
+            self.store.writer.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         return live
 
     def _watched(self, run: Run, live: LiveRun) -> "KeepGoing":

@@ -36,7 +36,7 @@ from bench.study_record.read import EXPERIMENT, GENERATION
 from bench.system import locations, locks
 from bench.system.hardware import usable_cpus
 from bench.tracking.frames import FoundRun, FoundStudy
-from bench.tracking.outbox_store import PatientStore
+from bench.tracking.store import open_study_store
 from bench.tracking.system_metrics import system_metrics
 from bench.tuning.tuner import Asked, Tuner
 
@@ -79,7 +79,7 @@ class Runner:
     def __init__(self, plan: Plan, options: Options, progress: Progress, experiment_id: str = "") -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
         experiment = EXPERIMENT.format(study=plan.study.name)
-        self.store = PatientStore(options.tracking_uri, experiment, experiment_id)
+        self.store = open_study_store(options.tracking_uri, experiment, experiment_id)
         self._arms = {arm.strategy: arm for arm in plan.arms}
         self._open: dict[str, str] = {}  # strategy to the id of its arm's run
         self._generations: dict[str, str] = {}  # by strategy
@@ -162,14 +162,14 @@ class Runner:
                 shared = replace(options, threads=threads)
                 self.progress.side_by_side = count
                 relay = self.progress.take
-                arguments = (self.study, shared, study_run, self.store.experiment_id)
+                arguments = (self.study, shared, study_run, self.store.connection.experiment_id)
                 side_by_side(jobs, count, serve, arguments, self._after, relay)
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
             for arm_run in self._open.values():
-                self.store.close(arm_run, status)
+                self.store.writer.close(arm_run, status)
 
     def do(self, job: Job, study_run: str) -> Outcome | None:
         """Do a job, or return None after a while if another process is at it."""
@@ -213,7 +213,7 @@ class Runner:
             found = self.study.seeds - len(left)
             self.progress.skip_runs(job.strategy, found, f"{found} seeds found done")
         if not left:
-            self.store.close(self._open.pop(job.strategy), "FINISHED")
+            self.store.writer.close(self._open.pop(job.strategy), "FINISHED")
             self.progress.end_arm(job.strategy)
         return [Job(job.strategy, seeds) for seeds in outcome.seeds]
 
@@ -251,13 +251,13 @@ class Runner:
             run_id = self.store.open_study(study.name, self.plan.key, tags, settings, labels)
         self.store.fail_leftovers(run_id)
         dataset = self.plan.dataset
-        self.store.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
+        self.store.writer.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
         found = read.find(self.store, self.plan.key)
         if found is None or not write.is_recorded(found, self.plan):
             write.record(self.store, run_id, self.plan, self.options.budget, sizes=self.options.sizes)
         status: Any = "FAILED"
         try:
-            with system_metrics(self.store, run_id):
+            with system_metrics(self.store.connection, run_id):
                 yield run_id
             status = "FINISHED"
         except KeyboardInterrupt:
@@ -265,7 +265,7 @@ class Runner:
             raise
         finally:
             self.store.fail_leftovers(run_id, at_the_end=True)
-            self.store.close(run_id, status)
+            self.store.writer.close(run_id, status)
 
     def _tuner(self, arm: Arm) -> Tuner:
         journal = locations.home() / "optuna" / f"{self.study.name}.journal"

@@ -18,8 +18,10 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 from bench.study_record.facts import FACTS, StudyFacts
+from bench.tracking import model_registry
 from bench.tracking.frames import FoundRun, FoundStudy
-from bench.tracking.store import Exported, RunStore
+from bench.tracking.model_registry import Exported
+from bench.tracking.store import RunStore
 
 if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
@@ -72,8 +74,8 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
     if not TASKS[study.task].one_class:
         raise InputError(f"models of {study.task} are not registered", study.name)
     run = _best(store, evidence)
-    facts = StudyFacts.from_json(next(store.read_all([found], FACTS)))
-    model = served(study, facts, run, next(store.read_all([run], "weights.safetensors")))
+    facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
+    model = served(study, facts, run, next(store.reader.read_all([run], "weights.safetensors")))
     side = facts.side
     exported = Exported(
         model,
@@ -85,7 +87,7 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
         f"validation. Takes square RGB images, uint8 (N, H, W, 3), and gives the probabilities of "
         f"{', '.join(facts.classes[:20])}{', ...' if len(facts.classes) > 20 else ''}."
     )
-    return store.register(run, exported, REGISTERED.format(study=study.name), note)
+    return model_registry.register(store, run, exported, REGISTERED.format(study=study.name), note)
 
 
 def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Served:

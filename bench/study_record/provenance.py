@@ -77,7 +77,7 @@ def provenance_of_runs(store: RunStore, done: Sequence[FoundRun], seconds: float
     return {
         "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
         "environment": environments[0] if environments else {},
-        "tracking store": store_uri.shown(store.uri).replace(f"{Path.cwd()}/", ""),
+        "tracking store": store_uri.shown(store.connection.uri).replace(f"{Path.cwd()}/", ""),
         "seconds of all runs together": round(seconds),
     }
 

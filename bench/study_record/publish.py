@@ -10,7 +10,8 @@ from bench.strategies.registry import STRATEGIES
 from bench.study_record import freshness
 from bench.tracking.frames import COSTS, FoundStudy
 from bench.tracking.live_run import Point
-from bench.tracking.store import NOTE, RunStore
+from bench.tracking.store import RunStore
+from bench.tracking.writer import NOTE
 
 if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
@@ -30,14 +31,14 @@ def publish(
         said: the report's `summary.json`.
         folder: the report's.
     """
-    store.upload_folder(found.run_id, folder, REPORT)
-    store.write(found.run_id, [], {}, {NOTE: _study_note(said)})
+    store.writer.upload_folder(found.run_id, folder, REPORT)
+    store.writer.write(found.run_id, [], {}, {NOTE: _study_note(said)})
     now = time.time_ns() // 1_000_000
-    for strategy, run_id in store.arms(found.run_id).items():
+    for strategy, run_id in store.reader.arms(found.run_id).items():
         means = {**_means(evidence, strategy), **_interval(said, strategy)}
         points = [Point(name, value, now, 0) for name, value in means.items()]
-        store.write(run_id, points, {}, {NOTE: _arm_note(said, strategy)})
-    store.write(found.run_id, [], {}, {freshness.PUBLISHED: freshness.published(evidence.fingerprint)})
+        store.writer.write(run_id, points, {}, {NOTE: _arm_note(said, strategy)})
+    store.writer.write(found.run_id, [], {}, {freshness.PUBLISHED: freshness.published(evidence.fingerprint)})
 
 
 def _means(evidence: "Evidence", strategy: str) -> dict[str, float]:

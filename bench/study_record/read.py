@@ -43,13 +43,13 @@ GENERATION = "bench.generation"  # the tag of an arm's runs since it was forgott
 
 def find(store: RunStore, key: str) -> FoundStudy | None:
     """Return the study's run with this key, if there is one."""
-    return next((found for found in store.studies() if found.tags["bench.key"] == key), None)
+    return next((found for found in store.reader.studies() if found.tags["bench.key"] == key), None)
 
 
 def same(store: RunStore, wanted: Study) -> FoundStudy | None:
     """Return the study's run with these very settings that ended last, if there is one."""
     asked = settings_digest(wanted)
-    return next((run for run in store.studies() if run.tags.get("bench.study") == asked), None)
+    return next((run for run in store.reader.studies() if run.tags.get("bench.study") == asked), None)
 
 
 def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStudy, str]:
@@ -65,7 +65,7 @@ def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStu
     Raises:
         NotStoredError: if there is none, or it was made before reports needed a record.
     """
-    where, found = store_uri.shown(store.uri), store.studies()
+    where, found = store_uri.shown(store.connection.uri), store.reader.studies()
     recorded = [run for run in found if "bench.record" in run.tags]
     if found and not recorded:
         remedy = "`bench run` again records it, and trains nothing that is done"
@@ -82,7 +82,7 @@ def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStu
 
 def resolved(store: RunStore, found: FoundStudy) -> Study:
     """Return the study as it was when it was run."""
-    text = next(store.read_all([found], STUDY)).decode()
+    text = next(store.reader.read_all([found], STUDY)).decode()
     return parse(text, f"{STUDY} of the run {found.run_id}")
 
 
@@ -95,7 +95,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
     from bench.analysis.evidence import Evidence
 
     study = resolved(store, found)
-    facts = StudyFacts.from_json(next(store.read_all([found], FACTS)))
+    facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
     with _without_collector():
         runs, trials = _runs(store, study, facts.arms)
     done = [run for run in runs if run.status is Status.DONE]
@@ -105,14 +105,14 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         study=study,
         runs=tables[0],
         trials=tables[1],
-        curves=store.curves_frame(done),
-        predictions=store.predictions_frame(done),
+        curves=store.reader.curves_frame(done),
+        predictions=store.reader.predictions_frame(done),
         provenance={**facts.provenance} | provenance_of_runs(store, done, sum(map(total_seconds, tables))),
         stages=frames.stages(done),
-        images=_unzipped(next(store.read_all([found], PICTURES))),
-        examples=store.examples(done) if TASKS[study.task].keeps_pictures else {},
+        images=_unzipped(next(store.reader.read_all([found], PICTURES))),
+        examples=store.reader.examples(done) if TASKS[study.task].keeps_pictures else {},
         near_duplicates=facts.near_duplicates,
-        run_pages=store.run_pages,
+        run_pages=store.connection.run_pages,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )
 
@@ -140,7 +140,7 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
     for strategy, key in arms.items():
         found = [
             run
-            for run in store.runs_of_arm(key, Purpose.TRIAL)
+            for run in store.reader.runs_of_arm(key, Purpose.TRIAL)
             if run.tags.get("bench.tuning", tuning) == tuning
         ]
         generation = found[0].tags.get(GENERATION) if found else None
@@ -151,7 +151,7 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
             best = frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
             finals = [
                 run
-                for run in store.runs_of_arm(key, Purpose.FINAL)
+                for run in store.reader.runs_of_arm(key, Purpose.FINAL)
                 if run.tags["bench.params"] == best and run.tags.get(GENERATION) == generation
             ]
             runs += frames.by_seed(finals, range(1, study.seeds + 1))

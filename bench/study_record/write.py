@@ -59,10 +59,10 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         ):
             file = Path(folder) / name
             file.write_bytes(content)
-            store.upload(run_id, name, file)
+            store.writer.upload(run_id, name, file)
     tags = {"bench.record": identity(plan), "bench.study": settings_digest(plan.study), "budget": budget}
     tags |= {"bench.sizes": "one of several"} if sizes else {}
-    store.write(run_id, [], {}, tags)
+    store.writer.write(run_id, [], {}, tags)
 
 
 def is_recorded(found: FoundStudy, plan: PlannedStudy) -> bool:

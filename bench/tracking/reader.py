@@ -17,6 +17,7 @@ from bench.core.runs import (
 )
 from bench.system.csv_tables import from_csv
 from bench.tracking import frames, store_uri
+from bench.tracking.connection import PAGE, Connection
 from bench.tracking.frames import COSTS, FoundRun, FoundStudy
 from bench.tracking.live_run import EPOCH, NOTHING
 
@@ -24,16 +25,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
-PAGE = 1000  # runs fetched at a time
 READERS = 8  # files read from a server at a time
 
 
-class StoredRuns:
+class Reader:
     """The runs of one experiment, as they are stored; each method raises InputError if they can't be read."""
 
-    uri: str
-    experiment_id: str
-    _client: Any  # MLflow's, each of whose failures is one line
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def find(self, keys: Iterable[str], tags: Mapping[str, str] = NOTHING) -> dict[str, FoundRun]:
         """Return the final runs that are DONE, by key; of several with one key the newest.
@@ -52,13 +51,15 @@ class StoredRuns:
             FoundStudy(
                 run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time, run.info.status
             )
-            for run in self._search("tags.purpose = 'study'")
+            for run in self._connection.search("tags.purpose = 'study'")
         ]
         return sorted(found, key=lambda run: -(run.ended or math.inf))
 
     def arms(self, study_run_id: str) -> dict[str, str]:
         """Return strategy to the id of its arm's run, of those below a study's run."""
-        found = self._search(f"tags.purpose = 'arm' and tags.\"mlflow.parentRunId\" = '{study_run_id}'")
+        found = self._connection.search(
+            f"tags.purpose = 'arm' and tags.\"mlflow.parentRunId\" = '{study_run_id}'"
+        )
         return {run.data.tags["strategy"]: run.info.run_id for run in found}
 
     def runs_of_arm(self, arm_key: str, purpose: Purpose) -> list[FoundRun]:
@@ -68,7 +69,7 @@ class StoredRuns:
     def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
         """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
         own = {"bench.run_key": key, **tags}
-        runs = self._search(_having(own | {"purpose": Purpose.FINAL.value}))
+        runs = self._connection.search(_having(own | {"purpose": Purpose.FINAL.value}))
         states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
         return any(
             state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
@@ -79,7 +80,7 @@ class StoredRuns:
     def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
         """Return what came of a trial, if it is stored with these tags: its number, and how it was tuned."""
         own = {"bench.run_key": spec.key, **tags}
-        same = self._search(_having(own | {"purpose": Purpose.TRIAL.value}))
+        same = self._connection.search(_having(own | {"purpose": Purpose.TRIAL.value}))
         ended = [run for run in same if run.info.status in ENDED]
         found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
         if not found:
@@ -101,7 +102,7 @@ class StoredRuns:
         """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
         epochs: dict[int, dict[str, float]] = {}
         for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
-            for point in self._client.get_metric_history(run.info.run_id, name):
+            for point in self._connection.client.get_metric_history(run.info.run_id, name):
                 row = epochs.setdefault(point.step, {"epoch": point.step})
                 row[name.removeprefix(EPOCH)] = point.value
         return [epochs[epoch] for epoch in sorted(epochs)]
@@ -129,15 +130,15 @@ class StoredRuns:
 
     def _histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
         """Yield (run, step, value) of a metric; a database gives those of many runs at once."""
-        with self._client.explained():
-            bulk = getattr(self._client.database, "get_metric_history_bulk", None)
+        with self._connection.client.explained():
+            bulk = getattr(self._connection.client.database, "get_metric_history_bulk", None)
             for start in range(0, len(run_ids), PAGE):
                 some = run_ids[start : start + PAGE]
                 if bulk:
                     yield from ((p.run_id, p.step, p.value) for p in bulk(some, name, None))
                     continue
                 with ThreadPoolExecutor(READERS) as pool:
-                    read = partial(self._client.get_metric_history, key=name)
+                    read = partial(self._connection.client.get_metric_history, key=name)
                     for run_id, points in zip(some, pool.map(read, some), strict=True):
                         yield from ((run_id, point.step, point.value) for point in points)
 
@@ -177,29 +178,20 @@ class StoredRuns:
             def read(run: FoundRun | FoundStudy) -> bytes:
                 place = store_uri.local_path(run.artifacts)
                 if place is not None:
-                    with self._client.explained():
+                    with self._connection.client.explained():
                         return (place / name).read_bytes()
                 own = Path(folder) / run.run_id
                 own.mkdir()
-                return Path(self._client.download_artifacts(run.run_id, name, str(own))).read_bytes()
+                return Path(
+                    self._connection.client.download_artifacts(run.run_id, name, str(own))
+                ).read_bytes()
 
             yield from pool.map(read, runs)
 
     def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
         """Return the runs that came to an end by themselves, newest first."""
-        runs = self._search(f"tags.purpose = '{purpose.value}'{more}")
+        runs = self._connection.search(f"tags.purpose = '{purpose.value}'{more}")
         return [_found(run) for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
-
-    def _search(self, condition: str) -> list[Any]:
-        runs: list[Any] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id], condition, max_results=PAGE, page_token=token
-            )
-            runs += page
-            if not (token := page.token):
-                return runs
 
 
 def _having(tags: Mapping[str, str]) -> str:

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bench.tracking.store import (
-    RunStore,
-)
+from bench.tracking.connection import Connection
 
 SAMPLE_SECONDS = 10.0  # between two samples of system metrics
 
 
 @contextmanager
-def system_metrics(store: RunStore, run_id: str) -> Iterator[None]:
+def system_metrics(connection: Connection, run_id: str) -> Iterator[None]:
     """Sample processor, memory, disk, network and GPU into a run every ten seconds, if they can be read.
 
     Nothing that goes wrong here may touch the study: it is measured, not needed.
@@ -22,7 +20,7 @@ def system_metrics(store: RunStore, run_id: str) -> Iterator[None]:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         sampler: Any = SystemMetricsMonitor
-        monitor = sampler(run_id, SAMPLE_SECONDS, resume_logging=True, tracking_uri=store.uri)
+        monitor = sampler(run_id, SAMPLE_SECONDS, resume_logging=True, tracking_uri=connection.uri)
         monitor.start()
     try:
         yield

@@ -113,16 +113,16 @@ def test_final_runs_keep_weights_predictions_and_what_they_were_made_with(finish
     folder, _ = finished
     from safetensors.numpy import load_file
 
-    from bench.tracking.store import RunStore
+    from bench.tracking.store import open_store
 
     runs = pd.read_csv(folder / "reports" / "stripes" / "runs.csv")
-    store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
+    store = open_store(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes", create=True)
     found = list(store.find(runs["run_key"]).values())
-    predictions = store.predictions_frame(found)
+    predictions = store.reader.predictions_frame(found)
     hits = (predictions["target"] == predictions["prediction"]).groupby(predictions["strategy"]).mean()
     stated = runs.groupby("strategy")["test_accuracy"].mean()
     assert hits.to_dict() == pytest.approx(stated.to_dict(), abs=1e-6)
-    assert len(store.curves_frame(found)) == len(runs) * 2
+    assert len(store.reader.curves_frame(found)) == len(runs) * 2
     files = sorted((folder / "home").rglob("weights.safetensors"))
     assert len(files) == len(runs)
     sizes = {len(load_file(file)) for file in files}
@@ -149,17 +149,17 @@ def test_the_same_command_again_trains_nothing_and_writes_nothing(finished):
 
 def test_a_report_that_is_not_in_the_store_yet_is_put_there(finished):
     from bench.study_record.freshness import PUBLISHED
-    from bench.tracking.store import RunStore
+    from bench.tracking.store import open_store
 
     folder, _ = finished
-    store = RunStore(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes")
-    (study,) = store.studies()
+    store = open_store(f"sqlite:///{folder}/home/mlflow.db", "bench/stripes", create=True)
+    (study,) = store.reader.studies()
     assert study.tags[PUBLISHED]
-    store._client.delete_tag(study.run_id, PUBLISHED)
+    store.connection.client.delete_tag(study.run_id, PUBLISHED)
     page = folder / "reports" / "stripes" / "index.html"
     drawn = page.stat().st_mtime_ns
     bench(folder, "run", "--study", "stripes.yaml")
-    assert store.studies()[0].tags[PUBLISHED] == study.tags[PUBLISHED]
+    assert store.reader.studies()[0].tags[PUBLISHED] == study.tags[PUBLISHED]
     assert page.stat().st_mtime_ns == drawn, "and not drawn again"
 
 
@@ -216,7 +216,7 @@ def interrupt(made, home, command):
 
 
 def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
-    from bench.tracking.store import RunStore
+    from bench.tracking.store import open_store
 
     home, report = tmp_path / "home", tmp_path / "stripes"
     command = ["run", "--study", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
@@ -224,7 +224,9 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     found, numbers = [], []
     for fresh in ([], ["--fresh"]):
         if fresh:
-            (arm,) = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("tags.purpose = 'arm'")
+            (arm,) = open_store(
+                f"sqlite:///{home}/mlflow.db", "bench/stripes", create=True
+            ).connection.search("tags.purpose = 'arm'")
             checkpoint = home / "checkpoints" / f"{arm.data.tags['bench.key']}-of-a-run.pt"
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(b"of before")
@@ -238,7 +240,9 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     assert not checkpoint.exists()
     assert not found[0] & found[1], "nothing of before --fresh is taken, though it was interrupted"
     assert numbers[0] == numbers[1]
-    left = RunStore(f"sqlite:///{home}/mlflow.db", "bench/stripes")._search("attributes.status = 'RUNNING'")
+    left = open_store(f"sqlite:///{home}/mlflow.db", "bench/stripes", create=True).connection.search(
+        "attributes.status = 'RUNNING'"
+    )
     assert left == []
 
 

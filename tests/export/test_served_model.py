@@ -63,14 +63,14 @@ def registered(finished, tmp_path_factory):  # noqa: F811
     from bench.data import loading
     from bench.study.loading import load
     from bench.study_record import read
-    from bench.tracking.store import RunStore
+    from bench.tracking.store import open_store
 
     folder, _ = finished
     done = bench(folder, "register", "--study", "stripes.yaml")
     address = done.stdout.strip()
     uri = f"sqlite:///{folder}/home/mlflow.db"
-    store = RunStore(uri, "bench/stripes")
-    version = store._client.get_model_version("bench-stripes", address.rpartition("/")[2])
+    store = open_store(uri, "bench/stripes", create=True)
+    version = store.connection.client.get_model_version("bench-stripes", address.rpartition("/")[2])
     (run,) = [
         run
         for run in store.find(pd.read_csv(folder / "reports/stripes/runs.csv")["run_key"]).values()
@@ -79,7 +79,7 @@ def registered(finished, tmp_path_factory):  # noqa: F811
     evidence = read.gather(store, read.newest(store, load(str(folder / "stripes.yaml")), "default")[0])
     means = evidence.done.groupby("strategy", sort=False)["val_accuracy"].mean()
     assert run.tags["strategy"] == means.idxmax()
-    predictions = store.predictions_frame([run])
+    predictions = store.reader.predictions_frame([run])
     before = Path.cwd()
     os.chdir(folder)
     try:

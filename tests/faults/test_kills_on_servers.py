@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.study_record.read import EXPERIMENT
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 from tests.faults.test_kills import count_differences
 from tests.faults.test_store_away import running_server
 from tests.support.postgres import running_postgres
@@ -19,7 +19,7 @@ def running_store(kind, folder):
     """Yield the address of a store whose tables are made, as those of a server in use are."""
     folder.mkdir()
     with running_postgres() as database:
-        RunStore(database.uri, "made before")
+        open_store(database.uri, "made before", create=True)
         if kind == "PostgreSQL":
             yield database.uri
         else:
@@ -40,9 +40,9 @@ def test_killed_while_its_runs_are_on_a_server(bench, tmp_path, kind, capsys):
             process.kill()
             process.join()
         found = bench.finish(home, "--jobs", "1", "--tracking-uri", uri)
-        store = RunStore(uri, EXPERIMENT.format(study="tiny"), create=False)
-        ended = store._search("tags.\"bench.status\" = 'done' and tags.purpose = 'final'")
-        left = store._search("attributes.status = 'RUNNING'")
+        store = open_store(uri, EXPERIMENT.format(study="tiny"))
+        ended = store.connection.search("tags.\"bench.status\" = 'done' and tags.purpose = 'final'")
+        left = store.connection.search("attributes.status = 'RUNNING'")
     keys = [run.data.tags["bench.run_key"] for run in ended if run.info.status == "FINISHED"]
     missing, changed = count_differences(expected, found)
     repeated = len(keys) - len(set(keys))

@@ -17,9 +17,9 @@ import pytest
 from bench.core.errors import StoreAwayError
 from bench.core.runs import Purpose
 from bench.study_record.read import EXPERIMENT
-from bench.tracking.outbox import Spool
-from bench.tracking.outbox_store import PatientStore
-from bench.tracking.store import RunStore
+from bench.tracking.operations import Close, Upload, Write
+from bench.tracking.outbox import Outbox
+from bench.tracking.store import open_store, open_study_store
 from tests.faults.test_kills import count_differences
 from tests.support.postgres import running_postgres
 from tests.support.tracking_contract import (
@@ -126,7 +126,7 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
         process.join()
         server.start()
     found = bench.finish(home, *STRATEGY, *uri)
-    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert not list((home / "outbox").glob("*/operations.jsonl"))
     assert count_differences(expected, found) == (0, 0)
 
 
@@ -144,7 +144,7 @@ def test_processes_that_begin_while_the_server_is_away(bench, server, tmp_path):
     process.join(240)
     assert process.exitcode == 0, log.read_text()[-3000:]
     found = bench.finish(home, *crew)
-    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert not list((home / "outbox").glob("*/operations.jsonl"))
     assert count_differences(expected, found) == (0, 0)
 
 
@@ -179,35 +179,38 @@ def test_a_store_that_fails_and_is_mended(bench, failing, expected, tmp_path):
     assert "is back" in log.read_text()
     assert "Traceback" not in log.read_text()
     found = bench.finish(home, *STRATEGY, *where)
-    assert not list((home / "spool").glob("*/calls.jsonl"))
+    assert not list((home / "outbox").glob("*/operations.jsonl"))
     assert count_differences(expected, found) == (0, 0)
-    store = RunStore(uri, EXPERIMENT.format(study="tiny"), create=False)
-    assert not store._search("attributes.status = 'RUNNING'")
+    store = open_store(uri, EXPERIMENT.format(study="tiny"))
+    assert not store.connection.search("attributes.status = 'RUNNING'")
 
 
-def test_calls_arrive_in_order_and_once(tmp_path):
-    spool, arrived = Spool(tmp_path), []
+def test_operations_arrive_in_order_and_once(tmp_path):
+    outbox, arrived = Outbox(tmp_path), []
     file = tmp_path / "file"
     file.write_text("kept")
     for number in range(5):
-        spool.add("call", number)
-    spool.add("upload", file)
+        outbox.add(Close("run", "FINISHED", number))
+    outbox.add(Upload("run", "weights", str(file)))
     file.write_text("changed")
 
-    def do(name, argument):
-        if len(arrived) == 3 and argument == 3:
+    def apply(operation):
+        if isinstance(operation, Upload):
+            arrived.append(Path(operation.file).read_text())
+        elif len(arrived) == 3 and operation.milliseconds == 3:
             arrived.append("away")
             raise ConnectionError
-        arrived.append(Path(argument).read_text() if name == "upload" else argument)
+        else:
+            arrived.append(operation.milliseconds)
 
     with pytest.raises(ConnectionError):
-        spool.deliver(do)
-    with spool._calls.open("ab") as calls:
-        calls.write(b'["call", [')  # a process that died
-    spool.add("call", 5)
-    assert Spool(tmp_path).deliver(do) == 4
+        outbox.deliver(apply)
+    with outbox._entries.open("ab") as entries:
+        entries.write(b'{"version": 1, "operation": "Cl')  # a process that died
+    outbox.add(Close("run", "FINISHED", 5))
+    assert Outbox(tmp_path).deliver(apply) == 4
     assert arrived == [0, 1, 2, "away", 3, 4, "kept", 5]
-    assert spool.is_empty
+    assert outbox.is_empty
 
 
 @pytest.fixture
@@ -228,30 +231,30 @@ def locked_database(tmp_path, monkeypatch):
 
 def test_a_run_whose_end_waits_to_be_delivered_is_no_leftover(locked_database):
     uri, lock = locked_database
-    before = PatientStore(uri, "toy")
+    before = open_study_store(uri, "toy")
     study, arm = open_levels(before)
     live = before.start(spec(seed=1), arm, "seed 1", {}, {})
-    before._client.set_tag(live.run_id, "bench.process", f"{socket.gethostname()}:1:1")  # has ended
+    before.connection.client.set_tag(live.run_id, "bench.process", f"{socket.gethostname()}:1:1")  # has ended
     with lock():
         live.finish(done(spec(seed=1)))
-        after = PatientStore(uri, "toy")
+        after = open_study_store(uri, "toy")
         assert after.has_ended(spec(seed=1).key, 0)
         assert after.fail_leftovers(study) == 1
-        assert not PatientStore(uri, "toy")._spool.is_empty
+        assert not open_study_store(uri, "toy")._outbox.is_empty
     after.settle()
-    assert after._spool.is_empty
-    assert after._client.get_run(live.run_id).info.status == "FINISHED"
+    assert after._outbox.is_empty
+    assert after.connection.client.get_run(live.run_id).info.status == "FINISHED"
     assert list(after.find([spec(seed=1).key]))
 
 
 def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
     uri, lock = locked_database
-    before, trial = PatientStore(uri, "toy"), spec(purpose=Purpose.TRIAL)
+    before, trial = open_study_store(uri, "toy"), spec(purpose=Purpose.TRIAL)
     _, arm = open_levels(before)
     live = before.start(trial, arm, "trial 1", {}, {"trial": 0})
     with lock():
         live.finish(done(trial))
-        after = PatientStore(uri, "toy")
+        after = open_study_store(uri, "toy")
         with pytest.raises(StoreAwayError, match="wait in"):
             after.result(trial, {"trial": "0"})
     assert after.result(trial, {"trial": "0"}).metrics == done(trial).metrics
@@ -260,65 +263,70 @@ def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
 def test_an_arm_that_was_opened_while_the_store_was_away_is_known_to_all(locked_database):
     """One process opens it, delivers that and opens it again; another one ends it by what it was told."""
     uri, lock = locked_database
-    first, crew = PatientStore(uri, "toy"), PatientStore(uri, "toy")
+    first, crew = open_study_store(uri, "toy"), open_study_store(uri, "toy")
     study, before = open_levels(first)
-    first.close(before, "FINISHED")
+    first.writer.close(before, "FINISHED")
     with lock():
         arm = crew.open_arm(study, ARMS["full"], {}, {}, "plan")
-    assert arm.startswith("waiting-")
+    assert arm.startswith("provisional-")
     crew.settle()
     assert crew.open_arm(study, ARMS["full"], {"best.learning_rate": "1"}, {}, "plan") == before
-    first.close(arm, "FINISHED")
+    first.writer.close(arm, "FINISHED")
     first.settle()
-    assert first._client.get_run(before).info.status == "FINISHED"
+    assert first.connection.client.get_run(before).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("kind", ["http", "postgresql"])
 def test_a_store_that_is_away_when_a_process_begins(kind):
-    store = PatientStore(f"{kind}://u@127.0.0.1:{free_port()}/x", "toy", experiment_id="1")
-    assert store._create("trial 1", {}).startswith("waiting-")
+    store = open_study_store(f"{kind}://u@127.0.0.1:{free_port()}/x", "toy", experiment_id="1")
+    assert store.writer.create_run("trial 1", {}).startswith("provisional-")
 
 
 def test_a_file_that_comes_while_others_are_delivered_is_kept(locked_database, tmp_path):
     uri, _ = locked_database
-    store, other = PatientStore(uri, "toy"), PatientStore(uri, "toy")
-    run_id = store._create("trial 1", {})
+    store, other = open_study_store(uri, "toy"), open_study_store(uri, "toy")
+    run_id = store.writer.create_run("trial 1", {})
     weights = tmp_path / "weights"
     weights.write_text("w")
-    store._spool.add("write", run_id, [], {}, {"waits": "yes"})
-    keep, deliverer = other._spool._keep, threading.Thread(target=store._try_again)
+    store._outbox.add(Write(run_id, [], {}, {"waits": "yes"}))
+    deliverer = threading.Thread(target=store.writer.try_again)
 
-    def keep_while_others_are_delivered(file):
-        kept = keep(file)
-        deliverer.start()
-        deliverer.join(2)
-        return kept
+    class KeptWhileOthersAreDelivered(Upload):
+        def with_files_in(self, folder):
+            kept = super().with_files_in(folder)
+            deliverer.start()
+            deliverer.join(2)
+            return Upload(kept.run_id, kept.name, kept.file)
 
-    other._spool._keep = keep_while_others_are_delivered
-    other._spool.add("upload", run_id, "weights", weights)
+    other._outbox.add(KeptWhileOthersAreDelivered(run_id, "weights", str(weights)))
     deliverer.join()
     other.settle()
-    assert Path(store._client.download_artifacts(run_id, "weights")).read_text() == "w"
+    assert Path(store.connection.client.download_artifacts(run_id, "weights")).read_text() == "w"
 
 
 def test_a_file_that_is_gone_holds_up_nothing(locked_database, tmp_path, caplog):
     uri, _ = locked_database
-    store = PatientStore(uri, "toy")
-    run_id = store._create("trial 1", {})
-    store._spool.add("upload", run_id, "weights", str(tmp_path / "gone"))
-    store._spool.add("close", run_id, "FINISHED", 1)
+    store = open_study_store(uri, "toy")
+    run_id = store.writer.create_run("trial 1", {})
+    for name in ("gone", "there"):
+        (tmp_path / name).write_text(name)
+        store._outbox.add(Upload(run_id, name, str(tmp_path / name)))
+    gone, _ = store._outbox.waiting()
+    Path(gone.file).unlink()
+    store._outbox.add(Close(run_id, "FINISHED", 1))
     store.settle()
+    assert [file.path for file in store.connection.client.list_artifacts(run_id)] == ["there"]
     assert "is refused" in caplog.text
-    assert store._client.get_run(run_id).info.status == "FINISHED"
+    assert store.connection.client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_run_that_waits_without_its_end_is_done_again(locked_database):
     uri, lock = locked_database
-    store = PatientStore(uri, "toy")
+    store = open_study_store(uri, "toy")
     _, arm = open_levels(store)
     with lock():
         live = store.start(spec(seed=1), arm, "seed 1", {}, {})
-        store.write(live.run_id, [], {}, {"bench.status": "done"})
+        store.writer.write(live.run_id, [], {}, {"bench.status": "done"})
         live.abandon()
         assert not store.has_ended(spec(seed=1).key, 0)
     store.settle()

@@ -8,7 +8,8 @@ from bench.report.study_report import write
 from bench.study_record import freshness
 from bench.study_record.publish import _study_note, publish
 from bench.tracking.frames import FoundStudy
-from bench.tracking.store import NOTE, RunStore
+from bench.tracking.store import open_store
+from bench.tracking.writer import NOTE
 from tests.support.synthetic import make_evidence, make_study
 
 
@@ -16,7 +17,7 @@ from tests.support.synthetic import make_evidence, make_study
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     evidence = make_evidence(make_study(strategies=["scratch", "full"]), failed=[("scratch", 1)])
-    store = RunStore(f"sqlite:///{folder}/mlflow.db", "bench/small_similar")
+    store = open_store(f"sqlite:///{folder}/mlflow.db", "bench/small_similar", create=True)
     run_id = store.open_study("small_similar", "k", {}, {})
     for name in evidence.strategies:
         store.open_arm(run_id, Arm("small_similar", name, {}), {}, {}, "plan")
@@ -28,10 +29,10 @@ def published(tmp_path_factory):
 
 def test_a_strategys_run_has_the_means_of_its_seeds(published):
     store, run_id, evidence, _ = published
-    arms = store.arms(run_id)
+    arms = store.reader.arms(run_id)
     assert set(arms) == {"scratch", "full"}
     for strategy, arm in arms.items():
-        metrics = store._client.get_run(arm).data.metrics
+        metrics = store.connection.client.get_run(arm).data.metrics
         own = evidence.done[evidence.done["strategy"] == strategy]
         assert metrics["test/accuracy"] == pytest.approx(own["test_accuracy"].mean())
         assert metrics["val/balanced_accuracy"] == pytest.approx(own["val_balanced_accuracy"].mean())
@@ -41,12 +42,12 @@ def test_a_strategys_run_has_the_means_of_its_seeds(published):
 
 def test_descriptions_say_what_the_report_says(published):
     store, run_id, _, said = published
-    note = store._client.get_run(run_id).data.tags[NOTE]
+    note = store.connection.client.get_run(run_id).data.tags[NOTE]
     assert note.startswith("**Is a linear classifier enough?**")
     assert escape_markdown(said["verdict"]) in note
     for row in said["table"]["rows"]:
         assert f"| {' | '.join(map(escape_markdown, row))} |" in note
-    arm = store._client.get_run(store.arms(run_id)["full"]).data.tags[NOTE]
+    arm = store.connection.client.get_run(store.reader.arms(run_id)["full"]).data.tags[NOTE]
     assert arm.startswith("**full**: ")
 
 
@@ -62,5 +63,5 @@ def test_a_description_fetches_nothing(published):
 
 def test_the_report_is_among_the_artifacts(published):
     store, run_id, _, _ = published
-    files = {file.path for file in store._client.list_artifacts(run_id, "report")}
+    files = {file.path for file in store.connection.client.list_artifacts(run_id, "report")}
     assert {"report/index.html", "report/report.md", "report/runs.csv", "report/figures"} <= files

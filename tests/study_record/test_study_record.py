@@ -24,7 +24,7 @@ from bench.experiment.plan import Plan
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import as_yaml, parse
 from bench.study_record import facts, provenance, read, write
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 from tests.support.synthetic import make_study
 from tests.support.tracking_contract import done
 
@@ -65,7 +65,7 @@ def log(store, arm_run, spec, result=None, folder=None, **tags):
 
 @pytest.fixture
 def store(tmp_path):
-    return RunStore(f"sqlite:///{tmp_path}/mlflow.db", "bench/small_similar")
+    return open_store(f"sqlite:///{tmp_path}/mlflow.db", "bench/small_similar", create=True)
 
 
 def tuned(store, plan, arm, accuracies):
@@ -131,14 +131,14 @@ def test_what_was_recorded_comes_back(store, recorded):
     assert evidence.provenance["near-duplicates across parts"] == (
         "1 of 3 test images has a near-duplicate in train"
     )
-    recorded = json.loads(next(store.read_all([read.find(store, plan.key)], facts.FACTS)))
+    recorded = json.loads(next(store.reader.read_all([read.find(store, plan.key)], facts.FACTS)))
     assert recorded["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
     assert evidence.near_duplicates == (("f.png", "test", "a/1.png", "train"),)
     assert evidence.provenance["data licence"] == "CC0"
     assert evidence.provenance["images"] == {"train images": 2, "val images": 1, "test images": 3}
     assert evidence.provenance["environment"] == {"torch": "2", "threads": 1}
     assert evidence.run_pages + run_id == (
-        f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs/{run_id}"
+        f"http://127.0.0.1:5000/#/experiments/{store.connection.experiment_id}/runs/{run_id}"
     )
 
 
@@ -195,17 +195,17 @@ def test_a_study_that_only_began_is_a_report_too(store):
 class TestNewest:
     def test_the_same_settings_go_first_then_the_newest(self, store, recorded):
         plan, run_id = recorded
-        store.close(run_id, "FINISHED")
+        store.writer.close(run_id, "FINISHED")
         other = make_plan(training={"epochs": 7})
         other_run = store.open_study(other.study.name, other.key, {}, {})
         write.record(store, other_run, other, "default")
-        store.close(other_run, "FINISHED")
+        store.writer.close(other_run, "FINISHED")
         assert read.newest(store, plan.study, "default")[0].run_id == run_id
         assert read.newest(store, None, "default")[0].run_id == other_run
         failed = make_plan(training={"epochs": 8})
         failed_run = store.open_study(failed.study.name, failed.key, {}, {})
         write.record(store, failed_run, failed, "default")
-        store.close(failed_run, "FAILED")
+        store.writer.close(failed_run, "FAILED")
         assert read.newest(store, None, "default")[0].run_id == other_run, "it may hold nothing"
         found, changed = read.newest(store, make_plan(training={"epochs": 9}).study, "default")
         assert (found.run_id, changed) == (other_run, "training.epochs was 7, is 9")
@@ -222,7 +222,7 @@ class TestNewest:
         with pytest.raises(InputError, match="`bench run` again records it"):
             read.newest(store, None, "default")
         with pytest.raises(InputError, match="there is no experiment 'bench/none'"):
-            RunStore(store.uri, "bench/none", create=False)
+            open_store(store.connection.uri, "bench/none")
 
 
 def test_a_changed_question_is_recorded_anew(store, recorded):

@@ -25,7 +25,7 @@ from bench.core.runs import (
 )
 from bench.tracking.frames import FoundRun
 from bench.tracking.live_run import EPOCH
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 
 ARMS = {name: Arm("toy", name, {"head": "linear"}) for name in ("scratch", "full")}
 SCENARIO = {"size": "small", "similarity": "similar"}
@@ -36,7 +36,7 @@ CURVE = tuple(
 
 
 def new_store(uri):
-    return RunStore(uri, f"toy-{uuid.uuid4().hex[:8]}")
+    return open_store(uri, f"toy-{uuid.uuid4().hex[:8]}", create=True)
 
 
 def open_levels(store, key="a1", strategy="full"):
@@ -66,13 +66,13 @@ def record(store, arm, of, result=None, files=None, **tags):
 
 def seen(store, run_id):
     """A run as it is now, whether it has ended or not."""
-    run = store._client.get_run(run_id)
+    run = store.connection.client.get_run(run_id)
     names = frozenset(name for name in run.data.metrics if name.startswith(EPOCH))
     return FoundRun(run_id, "", Status.DONE, {}, {}, run.data.tags, run.info.artifact_uri, names)
 
 
 def leave_running(uri, experiment, arm, pipe):
-    store = RunStore(uri, experiment)
+    store = open_store(uri, experiment, create=True)
     pipe.send(store.start(spec(seed=7), arm, "seed 7", {}, {}).run_id)
     pipe.recv()
 
@@ -106,8 +106,8 @@ class StoreContract:
     def test_three_levels_can_be_told_by_parent_and_by_tag(self, uri):
         store = new_store(uri)
         study, arm = open_levels(store)
-        run = store._client.get_run(record(store, arm, spec(seed=3)))
-        above = store._client.get_run(arm)
+        run = store.connection.client.get_run(record(store, arm, spec(seed=3)))
+        above = store.connection.client.get_run(arm)
         assert run.data.tags["mlflow.parentRunId"] == arm
         assert above.data.tags["mlflow.parentRunId"] == study
         assert run.info.status == "FINISHED"
@@ -127,34 +127,38 @@ class StoreContract:
             "optimizer": "sgd",
         }
         assert above.data.tags["purpose"] == "arm"
-        assert store._client.get_run(study).data.tags["purpose"] == "study"
+        assert store.connection.client.get_run(study).data.tags["purpose"] == "study"
 
     def test_plan_is_kept_with_the_arm(self, uri, tmp_path):
         store = new_store(uri)
         _, arm = open_levels(store)
-        file = store._client.download_artifacts(arm, "plan.txt", str(tmp_path))
+        file = store.connection.client.download_artifacts(arm, "plan.txt", str(tmp_path))
         assert Path(file).read_text(encoding="utf-8") == "stage 1 2 3 4 head"
 
     def test_opening_again_resumes(self, uri):
         store = new_store(uri)
         study, arm = open_levels(store)
-        store.close(arm, "FINISHED")
-        store.close(study, "FAILED")
-        assert open_levels(RunStore(uri, store._client.get_experiment(store.experiment_id).name)) == (
+        store.writer.close(arm, "FINISHED")
+        store.writer.close(study, "FAILED")
+        assert open_levels(
+            open_store(
+                uri, store.connection.client.get_experiment(store.connection.experiment_id).name, create=True
+            )
+        ) == (
             study,
             arm,
         )
-        assert store._client.get_run(study).info.status == "RUNNING"
-        assert store._client.get_run(arm).info.status == "RUNNING"
+        assert store.connection.client.get_run(study).info.status == "RUNNING"
+        assert store.connection.client.get_run(arm).info.status == "RUNNING"
         assert store.open_study("toy", "a1", {}, {"question": "changed", "new": 1}) == study
-        assert store._client.get_run(study).data.params == {"question": "who wins?", "new": "1"}
+        assert store.connection.client.get_run(study).data.params == {"question": "who wins?", "new": "1"}
 
     def test_an_arm_moves_to_a_study_that_opens_it_later(self, uri):
         store = new_store(uri)
         _, arm = open_levels(store, key="a1")
         second, again = open_levels(store, key="b2")
         assert again == arm
-        assert store._client.get_run(arm).data.tags["mlflow.parentRunId"] == second
+        assert store.connection.client.get_run(arm).data.tags["mlflow.parentRunId"] == second
 
     def test_find_returns_what_is_done_and_nothing_else(self, uri):
         store = new_store(uri)
@@ -169,8 +173,8 @@ class StoreContract:
         assert found[spec(seed=0).key].run_id == kept
         assert found[spec(seed=0).key].params == spec().params
         assert found[spec(seed=0).key].metrics["test/accuracy"] == pytest.approx(0.6)
-        assert list(store.runs_frame(keys)["error"].dropna().loc[lambda e: e != ""]) == ["loss is NaN"]
-        store.close(running.run_id, "KILLED")
+        assert list(store.reader.runs_frame(keys)["error"].dropna().loc[lambda e: e != ""]) == ["loss is NaN"]
+        store.writer.close(running.run_id, "KILLED")
         assert list(store.find(keys)) == [spec(seed=0).key]
 
     def test_runs_frame_has_the_columns_of_runs_csv(self, uri):
@@ -183,7 +187,7 @@ class StoreContract:
             of[0].key: record(store, arm, of[0]),
         }
         record(store, arm, of[2], RunResult(of[2], Status.FAILED, error="out of memory"))
-        frame = store.runs_frame([s.key for s in of] + ["f" * 64])
+        frame = store.reader.runs_frame([s.key for s in of] + ["f" * 64])
         assert list(frame) == [
             *("study", "size", "similarity", "strategy", "seed", "status", "val_accuracy", "test_accuracy"),
             *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
@@ -197,7 +201,7 @@ class StoreContract:
         assert (first["val_accuracy"], first["epochs"], first["peak_memory_bytes"]) == (0.9, 3, 2**40)
         assert (first["size"], first["param_stages"], first["param_optimizer"]) == ("small", 2, "sgd")
         assert pd.isna(frame.test_accuracy[2])
-        assert len(store.runs_frame([])) == 0
+        assert len(store.reader.runs_frame([])) == 0
 
     def test_trials_frame_follows_the_trial_numbers(self, uri):
         store = new_store(uri)
@@ -206,11 +210,11 @@ class StoreContract:
         record(store, arm, trial[1], RunResult(trial[1], Status.PRUNED, {"val/accuracy": 0.1}), trial=10)
         record(store, arm, trial[0], trial=9)
         record(store, arm, trial[2], RunResult(trial[2], Status.FAILED, error="diverged"), trial=11)
-        frame = store.trials_frame([ARMS["scratch"].key, ARMS["full"].key])
+        frame = store.reader.trials_frame([ARMS["scratch"].key, ARMS["full"].key])
         assert list(frame.trial) == [9, 10, 11]
         assert list(frame.status) == ["done", "pruned", "failed"]
         assert list(frame.param_learning_rate) == [0.1, 0.2, 0.3]
-        assert len(store.trials_frame([ARMS["scratch"].key])) == 0
+        assert len(store.reader.trials_frame([ARMS["scratch"].key])) == 0
 
     def test_only_what_has_the_tags_is_taken(self, uri):
         """A trial of another tuning, and a run of before all was forgotten, are none that were asked for."""
@@ -241,15 +245,15 @@ class StoreContract:
         (tmp_path / "best").write_bytes(b"weights")
         files = {"predictions.csv": tmp_path / "any.csv", "weights/best.safetensors": tmp_path / "best"}
         run_id = record(store, arm, spec(seed=4), files=files)
-        curves = store.curves_frame([seen(store, run_id)])
+        curves = store.reader.curves_frame([seen(store, run_id)])
         assert list(curves) == ["strategy", "seed", "epoch", "learning_rate", "train_loss", "val_accuracy"]
         assert list(curves.epoch) == [0, 1, 2]
         assert list(curves.val_accuracy) == pytest.approx([0.5, 0.6, 0.7])
-        predictions = store.predictions_frame([seen(store, run_id)])
+        predictions = store.reader.predictions_frame([seen(store, run_id)])
         assert list(predictions) == ["strategy", "seed", "image", "target", "prediction"]
         assert list(predictions.image) == ["007", "b.png"]
         assert set(predictions.seed) == {4}
-        assert [f.path for f in store._client.list_artifacts(run_id, "weights")] == [
+        assert [f.path for f in store.connection.client.list_artifacts(run_id, "weights")] == [
             "weights/best.safetensors"
         ]
 
@@ -258,7 +262,7 @@ class StoreContract:
         _, arm = open_levels(store)
         run_id = record(store, arm, spec())
         with pytest.raises(InputError):
-            store.predictions_frame([seen(store, run_id)])
+            store.reader.predictions_frame([seen(store, run_id)])
 
     def test_live_epochs_are_visible_and_not_doubled(self, uri, monkeypatch):
         monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 0.0)
@@ -267,10 +271,10 @@ class StoreContract:
         live = store.start(spec(), arm, "seed 0", {"batch_size": 32}, SCENARIO)
         for row in CURVE[:2]:
             live.log_epoch(int(row["epoch"]), row)
-        assert list(store.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1]
+        assert list(store.reader.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1]
         live.finish(done(spec()))
-        assert list(store.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1, 2]
-        history = store._client.get_metric_history(live.run_id, "epoch/val/accuracy")
+        assert list(store.reader.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1, 2]
+        history = store.connection.client.get_metric_history(live.run_id, "epoch/val/accuracy")
         assert [point.step for point in history] == [0, 1, 2]
 
     def test_what_mlflow_refuses_is_made_legal(self, uri):
@@ -281,7 +285,7 @@ class StoreContract:
         )
         live = store.start(spec(), arm, "odd", {"a[0]=b": "x" * 7000, "//../c": 1}, {"note": "y" * 9000})
         live.finish(result)
-        run = store._client.get_run(live.run_id)
+        run = store.connection.client.get_run(live.run_id)
         assert run.info.status == "FAILED"
         assert run.data.metrics["val/loss_0__x"] == 1.0
         assert "val/f1" not in run.data.metrics
@@ -289,36 +293,36 @@ class StoreContract:
         assert len(run.data.params["a_0__b"]) == 6000
         assert run.data.params["c"] == "1"
         many = {f"p{i}": i for i in range(250)}
-        store.write(study, [], many, {f"t{i}": i for i in range(150)})
-        assert many.keys() <= store._client.get_run(study).data.params.keys()
+        store.writer.write(study, [], many, {f"t{i}": i for i in range(150)})
+        assert many.keys() <= store.connection.client.get_run(study).data.params.keys()
 
     def test_data_set_is_logged_with_its_digest(self, uri):
         store = new_store(uri)
         study, _ = open_levels(store)
-        store.log_dataset(study, "photo_textures", "ab" * 32, "scikit-image")
-        data = store._client.get_run(study).inputs.dataset_inputs[0].dataset
+        store.writer.log_dataset(study, "photo_textures", "ab" * 32, "scikit-image")
+        data = store.connection.client.get_run(study).inputs.dataset_inputs[0].dataset
         assert (data.name, data.digest) == ("photo_textures", "ab" * 18)
 
     def test_one_experiment_is_made_however_many_ask(self, uri):
         name = f"toy-{uuid.uuid4().hex[:8]}"
         with ThreadPoolExecutor(4) as pool:
-            stores = list(pool.map(lambda _: RunStore(uri, name), range(4)))
-        assert len({store.experiment_id for store in stores}) == 1
+            stores = list(pool.map(lambda _: open_store(uri, name, create=True), range(4)))
+        assert len({store.connection.experiment_id for store in stores}) == 1
 
     def test_a_deleted_experiment_is_named(self, uri):
         store = new_store(uri)
-        name = store._client.get_experiment(store.experiment_id).name
-        store._client.delete_experiment(store.experiment_id)
+        name = store.connection.client.get_experiment(store.connection.experiment_id).name
+        store.connection.client.delete_experiment(store.connection.experiment_id)
         with pytest.raises(InputError, match=r"was deleted.*mlflow experiments restore"):
-            RunStore(uri, name)
+            open_store(uri, name, create=True)
 
     def test_leftovers_of_a_killed_process_are_ended(self, uri):
         store = new_store(uri)
         study, arm = open_levels(store)
         alive = store.start(spec(seed=1), arm, "seed 1", {}, {}).run_id
         elsewhere = store.start(spec(seed=2), arm, "seed 2", {}, {}).run_id
-        store._client.set_tag(elsewhere, "bench.process", "another-host:1:1")
-        name = store._client.get_experiment(store.experiment_id).name
+        store.connection.client.set_tag(elsewhere, "bench.process", "another-host:1:1")
+        name = store.connection.client.get_experiment(store.connection.experiment_id).name
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.tracking.store", "mlflow.store.tracking.sqlalchemy_store"])
         here, there = context.Pipe()
@@ -331,6 +335,7 @@ class StoreContract:
         process.join()
         assert store.fail_leftovers(study) == 1
         status = {
-            run_id: store._client.get_run(run_id).info.status for run_id in (left, alive, elsewhere, study)
+            run_id: store.connection.client.get_run(run_id).info.status
+            for run_id in (left, alive, elsewhere, study)
         }
         assert status == {left: "KILLED", alive: "RUNNING", elsewhere: "RUNNING", study: "RUNNING"}

@@ -13,7 +13,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from bench.core.errors import InputError
-from bench.tracking.store import RunStore
+from bench.tracking import store_uri
+from bench.tracking.store import open_store
 from bench.tracking.ui import ui_command
 from tests.support.postgres import running_postgres
 from tests.support.tracking_contract import (
@@ -40,7 +41,7 @@ class TestServer(StoreContract):
         return server_uri
 
     def test_the_page_of_the_experiment_is_served(self, uri):
-        url = new_store(uri).place
+        url = new_store(uri).connection.place
         assert url.startswith(f"{uri}/#/experiments/")
         with requests.Session() as session:  # tries again, as MLflow's client does and a person would
             session.mount("http://", HTTPAdapter(max_retries=Retry(total=6, backoff_factor=0.5)))
@@ -86,8 +87,8 @@ def test_a_server_that_is_gone_is_named_in_one_line(scheme, tmp_path, monkeypatc
         pytest.importorskip("psycopg2", reason="the PostgreSQL driver is not installed")
     uri = scheme.format(free_port())
     with pytest.raises(InputError) as caught:
-        RunStore(uri, "toy")
-    assert uri.shown(uri) in str(caught.value)
+        open_store(uri, "toy", create=True)
+    assert store_uri.shown(uri) in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -96,7 +97,7 @@ def test_a_missing_database_driver_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     with pytest.raises(InputError, match="driver psycopg2 is not installed; pip install psycopg2-binary"):
-        RunStore("postgresql+psycopg2://u@127.0.0.1/x", "toy")
+        open_store("postgresql+psycopg2://u@127.0.0.1/x", "toy", create=True)
 
 
 def test_a_web_server_that_is_not_mlflow_is_named(tmp_path):
@@ -111,7 +112,7 @@ def test_a_web_server_that_is_not_mlflow_is_named(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         uri = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(InputError, match=uri):
-            RunStore(uri, "toy")
+            open_store(uri, "toy", create=True)
         server.shutdown()
 
 

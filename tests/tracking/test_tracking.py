@@ -17,8 +17,9 @@ from bench.system import processes, provenance
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import FoundRun
 from bench.tracking.live_run import LiveRun
-from bench.tracking.store import RunStore, _name
+from bench.tracking.store import open_store
 from bench.tracking.system_metrics import system_metrics
+from bench.tracking.writer import legal_name
 from tests.support.tracking_contract import (
     SCENARIO,
     StoreContract,
@@ -41,11 +42,11 @@ class TestSqlite(StoreContract):
         return sqlite_uri
 
 
-def open_store(uri, barrier, answers):
+def open_at_once(uri, barrier, answers):
     barrier.wait()
     answer = "failed"
     try:
-        answer = RunStore(uri, "toy").experiment_id
+        answer = open_store(uri, "toy", create=True).connection.experiment_id
     finally:
         answers.put(answer)
 
@@ -55,7 +56,7 @@ def test_a_fresh_database_may_be_opened_by_several_processes_at_once(tmp_path):
     context.set_forkserver_preload(["bench.tracking.store", "mlflow.store.tracking.sqlalchemy_store"])
     barrier, answers = context.Barrier(6), context.Queue()
     uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
-    processes = [context.Process(target=open_store, args=(uri, barrier, answers)) for _ in range(6)]
+    processes = [context.Process(target=open_at_once, args=(uri, barrier, answers)) for _ in range(6)]
     for process in processes:
         process.start()
     assert {answers.get(timeout=100) for _ in processes} == {"1"}
@@ -66,10 +67,10 @@ def test_a_fresh_database_may_be_opened_by_several_processes_at_once(tmp_path):
 def test_default_store_is_in_bench_home_with_a_write_ahead_log(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = RunStore(None, "toy")
+    store = open_store(None, "toy", create=True)
     _, arm = open_levels(store)
-    assert store.uri == f"sqlite:///{tmp_path}/home/mlflow.db"
-    assert store.place == f"{store.uri} (browse: bench ui)"
+    assert store.connection.uri == f"sqlite:///{tmp_path}/home/mlflow.db"
+    assert store.connection.place == f"{store.connection.uri} (browse: bench ui)"
     with sqlite3.connect(tmp_path / "home" / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert (tmp_path / "home" / "artifacts" / "toy" / arm / "artifacts" / "plan.txt").is_file()
@@ -96,7 +97,7 @@ def test_the_variable_is_honoured_and_the_option_goes_before_it(tmp_path, monkey
 )
 def test_what_is_no_address_is_refused_in_one_line(uri, message):
     with pytest.raises(InputError, match=message) as caught:
-        RunStore(uri, "toy")
+        open_store(uri, "toy", create=True)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -104,17 +105,17 @@ def test_what_is_no_address_is_refused_in_one_line(uri, message):
 def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is a shopping list, not a database\n" * 100)
     with pytest.raises(InputError, match=r"mlflow.db.*not a database"):
-        RunStore(f"sqlite:///{tmp_path}/mlflow.db", "toy")
+        open_store(f"sqlite:///{tmp_path}/mlflow.db", "toy", create=True)
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/mlflow.db.*can't be opened"):
-        RunStore(f"sqlite:///{tmp_path}/file/mlflow.db", "toy")
+        open_store(f"sqlite:///{tmp_path}/file/mlflow.db", "toy", create=True)
 
 
 def test_find_reads_every_page(sqlite_uri, monkeypatch):
-    monkeypatch.setattr("bench.tracking.reader.PAGE", 2)
+    monkeypatch.setattr("bench.tracking.connection.PAGE", 2)
     store = new_store(sqlite_uri)
     _, arm = open_levels(store)
     for seed in range(5):
@@ -128,28 +129,28 @@ def test_the_newest_of_several_results_counts(sqlite_uri):
     for accuracy in (0.5, 0.8, 0.6):
         run_id = record(store, arm, spec(), done(spec(), accuracy))
     assert store.find([spec().key])[spec().key].run_id == run_id
-    assert list(store.runs_frame([spec().key]).val_accuracy) == [0.6]
+    assert list(store.reader.runs_frame([spec().key]).val_accuracy) == [0.6]
 
 
 def test_system_metrics_of_a_short_study_are_kept(sqlite_uri):
     store = new_store(sqlite_uri)
     study, _ = open_levels(store)
-    with system_metrics(store, study):
+    with system_metrics(store.connection, study):
         pass
-    assert "system/system_memory_usage_megabytes" in store._client.get_run(study).data.metrics
+    assert "system/system_memory_usage_megabytes" in store.connection.client.get_run(study).data.metrics
 
 
 def test_system_metrics_never_fail_the_study(sqlite_uri, monkeypatch):
     store = new_store(sqlite_uri)
     reached = []
-    with system_metrics(store, "no-such-run"):
+    with system_metrics(store.connection, "no-such-run"):
         reached.append("unknown run")
     for module in [m for m in sys.modules if m.startswith("mlflow.system_metrics")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "psutil", None)
-    with system_metrics(store, "no-such-run"):
+    with system_metrics(store.connection, "no-such-run"):
         reached.append("without psutil")
-    with pytest.raises(ZeroDivisionError), system_metrics(store, "no-such-run"):
+    with pytest.raises(ZeroDivisionError), system_metrics(store.connection, "no-such-run"):
         raise ZeroDivisionError
     assert reached == ["unknown run", "without psutil"]
 
@@ -202,9 +203,9 @@ def test_values_are_written_together(monkeypatch):
 def test_every_name_becomes_legal(text):
     from mlflow.utils.validation import _validate_metric_name, _validate_param, _validate_tag
 
-    _validate_metric_name(_name(text))
-    _validate_param(_name(text), "1")
-    _validate_tag(_name(text), "1")
+    _validate_metric_name(legal_name(text))
+    _validate_param(legal_name(text), "1")
+    _validate_tag(legal_name(text), "1")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(Status)), max_size=12))
@@ -256,7 +257,7 @@ def test_environment_says_what_the_numbers_were_made_with():
 
 def test_nothing_heavy_is_imported_before_it_is_used():
     code = (
-        "import sys, bench.tracking.store, bench.tracking.ui, bench.environment as e; e.describe();"
+        "import sys, bench.tracking.store, bench.tracking.ui, bench.system.provenance as p; p.describe();"
         "print({'mlflow', 'torch', 'pandas', 'sqlalchemy', 'numpy'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -369,5 +370,5 @@ def test_a_process_is_known_by_host_number_and_start():
 def test_tags_of_the_scenario_reach_the_run(sqlite_uri):
     store = new_store(sqlite_uri)
     _, arm = open_levels(store)
-    tags = store._client.get_run(record(store, arm, spec())).data.tags
+    tags = store.connection.client.get_run(record(store, arm, spec())).data.tags
     assert SCENARIO.items() <= tags.items()

@@ -4,7 +4,7 @@ import pytest
 
 from bench.core.runs import Purpose
 from bench.tracking.live_run import Point
-from bench.tracking.store import RunStore
+from bench.tracking.store import open_store
 from tests.support.tracking_contract import (
     ARMS,
     CURVE,
@@ -31,19 +31,19 @@ def fill(store):
             spec(strategy, purpose=Purpose.TRIAL), arm, "trial 0", {}, {**SCENARIO, "trial": 0}
         )
         trial.log_epoch(0, CURVE[0])
-        store.close(trial.run_id, "FINISHED")
-        store.write(arm, [Point("test/accuracy", 0.6, 1_000, 0)], {}, {})
-        store.close(arm, "FINISHED")
-    store.close(study, "FINISHED")
+        store.writer.close(trial.run_id, "FINISHED")
+        store.writer.write(arm, [Point("test/accuracy", 0.6, 1_000, 0)], {}, {})
+        store.writer.close(arm, "FINISHED")
+    store.writer.close(study, "FINISHED")
 
 
 @pytest.fixture(scope="module")
 def runs_url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ui")
     uri = f"sqlite:///{folder}/mlflow.db"
-    fill(RunStore(uri, "small_similar"))
+    fill(open_store(uri, "small_similar", create=True))
     with serving(uri, folder) as (_, url):
-        yield RunStore(url, "small_similar").place
+        yield open_store(url, "small_similar", create=True).connection.place
 
 
 @pytest.fixture

@@ -1,0 +1,96 @@
+"""One experiment of a run store: found or made, asked page by page, and where a person sees it."""
+
+import logging
+import os
+import re
+from typing import Any
+
+from bench.core.errors import InputError, NotStoredError
+from bench.tracking import store_uri
+from bench.tracking.client import SETTINGS, ExplainedClient, make_database
+
+PAGE = 1000  # runs fetched at a time
+LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
+
+
+class Connection:
+    """MLflow's client for one experiment.
+
+    Args:
+        uri: see `store_uri.resolve_uri`.
+        experiment: its name. Several processes may create it at once.
+        create: whether to create it if it is missing.
+        experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
+
+    Attributes:
+        client: MLflow's, each of whose failures is one line that names the store.
+
+    Raises:
+        NotStoredError: if the store or the experiment is missing and is not to be created.
+        InputError: if the store can't be reached or used.
+    """
+
+    def __init__(
+        self, uri: str | None, experiment: str, *, create: bool = True, experiment_id: str = ""
+    ) -> None:
+        for name, value in SETTINGS.items():  # before mlflow is imported anywhere
+            os.environ.setdefault(name, value)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
+        self.uri, self.experiment = store_uri.resolve_uri(uri), experiment
+        self.client: Any = ExplainedClient(self.uri)
+        self.experiment_id = experiment_id or self._open(create=create)
+
+    def _open(self, *, create: bool) -> str:
+        file = store_uri.sqlite_file(self.uri)
+        if not create and file and not file.exists():
+            raise NotStoredError("there is no run store", store_uri.shown(self.uri), "run `bench run` first")
+        with store_uri.one_at_a_time(self.uri):
+            make_database(file)
+            return self._find_experiment(create=create)
+
+    def _find_experiment(self, *, create: bool) -> str:
+        name, where = self.experiment, store_uri.shown(self.uri)
+        found = self.client.get_experiment_by_name(name)
+        if found is None and not create:
+            raise NotStoredError(f"there is no experiment '{name}'", where, "run `bench run` first")
+        if found is None:
+            root = store_uri.artifact_folder(self.uri)
+            location = (root / re.sub(r"[^\w.\-]", "_", name)).as_uri() if root else None
+            try:
+                return str(self.client.create_experiment(name, location))
+            except InputError:
+                found = self.client.get_experiment_by_name(name)  # another process may have been faster
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            remedy = f"bring it back: mlflow experiments restore -x {found.experiment_id}"
+            raise InputError(f"the experiment '{name}' was deleted", where, remedy)
+        return str(found.experiment_id)
+
+    def search(self, condition: str) -> list[Any]:
+        """Return all of the experiment's runs that meet a condition, newest first."""
+        runs: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=PAGE, page_token=token
+            )
+            runs += page
+            if not (token := page.token):
+                return runs
+
+    @property
+    def place(self) -> str:
+        """Where the runs can be seen: the experiment's page, or for a store without pages its address.
+
+        `workflowType` keeps MLflow 3 from opening its pages for language models.
+        """
+        shown = store_uri.shown(self.uri)
+        runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        return f"{shown}/{runs}" if store_uri.is_server(self.uri) else f"{shown} (browse: bench ui)"
+
+    @property
+    def run_pages(self) -> str:
+        """What stands before a run's id in the address of its page; of a local store, where `bench ui` is."""
+        server = store_uri.shown(self.uri) if store_uri.is_server(self.uri) else LOCAL_UI
+        return f"{server}/#/experiments/{self.experiment_id}/runs/"

@@ -1,0 +1,124 @@
+"""Write to the run store, directly; each write gives the same if it is done twice."""
+
+import getpass
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bench.core.hashing import canonical_json
+from bench.system.processes import this_process
+from bench.system.provenance import git_commit
+from bench.tracking.connection import Connection
+from bench.tracking.live_run import End, Point
+
+METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
+
+
+class Writer:
+    """Writes to one experiment; each method raises InputError if the store can't be reached or refuses."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create_run(self, name: str, tags: Mapping[str, Any], milliseconds: int | None = None) -> str:
+        """Begin a run and return its id; `milliseconds` since 1970, when it began: now, if None."""
+        everything = _texts({**_origin(), **tags, "bench.process": this_process()}, LONGEST_TAG)
+        run = self._connection.client.create_run(
+            self._connection.experiment_id, milliseconds, everything, name
+        )
+        return str(run.info.run_id)
+
+    def open_run(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+        """Return the id of the run of the same purpose and `bench.key`, RUNNING again, or of a new one.
+
+        Params that it has already are left as they are: MLflow refuses to change them.
+        """
+        same = f"tags.\"bench.key\" = '{tags['bench.key']}' and tags.purpose = '{tags['purpose']}'"
+        found = self._connection.client.search_runs([self._connection.experiment_id], same, max_results=1)
+        if not found:
+            run_id = self.create_run(name, tags)
+            self.write(run_id, [], params, {})
+            return run_id
+        run_id = str(found[0].info.run_id)
+        self._connection.client.update_run(run_id, status="RUNNING")
+        new = {k: v for k, v in params.items() if legal_name(k) not in found[0].data.params}
+        self.write(run_id, [], new, {**tags, "bench.process": this_process()})
+        return run_id
+
+    def write(
+        self, run_id: str, points: list[Point], params: Mapping[str, Any], tags: Mapping[str, Any]
+    ) -> None:
+        """Write values, params and tags in as few batches as MLflow's limits allow."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        values = [Metric(legal_name(p.name), p.value, p.milliseconds, p.step) for p in points]
+        settings = [Param(*item) for item in _texts(params, LONGEST_PARAM).items()]
+        labels = [RunTag(*item) for item in _texts(tags, LONGEST_TAG).items()]
+        while values or settings or labels:
+            self._connection.client.log_batch(run_id, values[:METRICS], settings[:OTHERS], labels[:OTHERS])
+            values, settings, labels = values[METRICS:], settings[OTHERS:], labels[OTHERS:]
+
+    def upload(self, run_id: str, name: str, file: Path) -> None:
+        """Keep a file as an artifact under the name given, whatever it is called on disk."""
+        target = PurePosixPath(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            link = Path(temporary) / target.name
+            link.symlink_to(file.resolve())
+            self._connection.client.log_artifact(
+                run_id, str(link), str(target.parent) if target.parent.name else None
+            )
+
+    def upload_folder(self, run_id: str, folder: Path, name: str) -> None:
+        """Keep all files of a folder as artifacts below a name."""
+        self._connection.client.log_artifacts(run_id, str(folder), name)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Keep a text as an artifact."""
+        self._connection.client.log_text(run_id, text, name)
+
+    def log_dataset(self, run_id: str, name: str, sha256: str, origin: str) -> None:
+        """Say which data a run is about; MLflow keeps 36 characters of the digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
+        self._connection.client.log_inputs(
+            run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])]
+        )
+
+    def close(self, run_id: str, status: End, milliseconds: int | None = None) -> None:
+        """End a run; `milliseconds` since 1970, when it ended: now, if None."""
+        self._connection.client.set_terminated(run_id, status, milliseconds)
+
+    def end_leftover(self, run_id: str) -> None:
+        """End a run as KILLED, unless it has ended by what its process left to be delivered."""
+        if self._connection.client.get_run(run_id).info.status == "RUNNING":
+            self._connection.client.set_terminated(run_id, "KILLED")
+
+
+def legal_name(text: str) -> str:
+    """Return a name that MLflow accepts: letters, digits, `_ - . : ` and blanks, in a plain relative path."""
+    parts = re.sub(r"[^\w\-. /:]", "_", text)[:LONGEST_NAME].split("/")
+    return "/".join(part for part in parts if part not in {"", ".", ".."}) or "_"
+
+
+def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:
+    return {legal_name(name): str(value)[:longest] for name, value in values.items()}
+
+
+@cache
+def _origin() -> dict[str, str]:
+    """Return the tags that MLflow's fluent interface sets and its client does not."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        user = str(os.getuid())
+    tags = {"mlflow.user": user, "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
+    commit = git_commit(Path.cwd()).removesuffix("-dirty")
+    return {**tags, "mlflow.source.git.commit": commit} if commit else tags
