@@ -63,6 +63,9 @@ def by_class(
     sides = [[rows[name][s] for s in shared] for name in (best, other) if name and shared]
     if found.pixels:
         return _iou_by_class(found.pixels, rows, sides)
+    names, label = np.unique(found.targets, return_inverse=True)
+    ends = np.cumsum(np.bincount(label, minlength=len(names)))[:-1]
+    images = np.split(np.argsort(label, kind="stable"), ends)
     return tuple(
         ClassResult(
             name=str(target),
@@ -73,8 +76,7 @@ def by_class(
             },
             gain=_gain(found.correct[:, chosen], sides) if len(sides) == 2 else None,
         )
-        for target in np.unique(found.targets)
-        for chosen in [np.flatnonzero(found.targets == target)]
+        for target, chosen in zip(names, images, strict=False)  # of no images one part is left
     )
 
 
@@ -112,12 +114,17 @@ def _gain_of(crossed: Crossed, sides: Sequence[list[int]]) -> Gain:
 
 
 def confusion(evidence: Evidence, strategy: str) -> pd.DataFrame:
-    """Return how often test images of a class (rows) were taken for each (columns), over all done seeds."""
+    """Return how often test images of a class were taken for each, over all done seeds, without the zeros.
+
+    A row for each pair that occurs: of thousands of classes few are ever confused, and a whole matrix would
+    not fit into memory.
+
+    Returns:
+        Columns target, prediction, answers; sorted by the names.
+    """
     mine = _answers_of(evidence, strategy)
-    classes = sorted({*mine["target"].astype(str), *mine["prediction"].astype(str)})
-    return pd.crosstab(mine["target"].astype(str), mine["prediction"].astype(str)).reindex(
-        index=classes, columns=classes, fill_value=0
-    )
+    pairs = mine[["target", "prediction"]].astype(str)
+    return pairs.groupby(["target", "prediction"], observed=True).size().reset_index(name="answers")
 
 
 def confused(evidence: Evidence, strategy: str | None) -> tuple[Confused, ...]:

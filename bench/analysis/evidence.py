@@ -72,6 +72,7 @@ class Evidence:
         examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
             or "worst"); for segmentation only.
         near_duplicates: of a val or test image: its name, its part, that of its near-duplicate, and the part.
+        left_out: name and reason of each file of the data that could not be used.
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
@@ -86,6 +87,7 @@ class Evidence:
     images: Mapping[str, bytes] = field(default_factory=dict)
     examples: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
     near_duplicates: tuple[tuple[str, str, str, str], ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
     run_pages: str = ""
     fingerprint: str = ""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError, NotStoredError
+from bench.data import left_out
 from bench.experiment import progress
 from bench.study.budgets import Budget, with_labels
 from bench.study.loading import find
@@ -127,8 +128,8 @@ def announce(plan: "Plan") -> None:
         end="",
     )
     print(f"for each of {len(study.strategies)} strategies", flush=True)
-    for rejected in dataset.rejected:
-        print(f"  left out {rejected.name}: {rejected.reason}")
+    for line in left_out.summarise(dataset.rejected):
+        print(f"  left out {line}")
 
 
 def conclude(folder: Path, runs: str) -> None:

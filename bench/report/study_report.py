@@ -53,6 +53,7 @@ def write(evidence: Evidence, folder: Path) -> None:
         "classes": summary.classes[:CLASSES_SHOWN],
         "provenance": provenance_rows(evidence.provenance),
         "near_duplicates": len(evidence.near_duplicates),
+        "left_out": len(evidence.left_out),
         "command": evidence.provenance.get("command") or f"bench run --study {evidence.study.name}",
     }
     files: dict[str, str | bytes] = {
@@ -71,6 +72,8 @@ def write(evidence: Evidence, folder: Path) -> None:
     if evidence.near_duplicates:
         columns = ["image", "part", "near_duplicate", "its_part"]
         files["near_duplicates.csv"] = to_csv(pd.DataFrame(evidence.near_duplicates, columns=columns))
+    if evidence.left_out:
+        files["left_out.csv"] = to_csv(pd.DataFrame(evidence.left_out, columns=["file", "reason"]))
     put(folder, files, pictures, study_figures.NAMES)
 
 

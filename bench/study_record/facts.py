@@ -57,6 +57,7 @@ class StudyFacts:
         side: pixels of the square that images are kept at.
         provenance: JSON types; see `provenance_of_plan`.
         near_duplicates: image, its part, the other image, its part.
+        left_out: name and reason of each file of the data that could not be used.
     """
 
     arms: Mapping[str, str]
@@ -64,6 +65,7 @@ class StudyFacts:
     side: int
     provenance: Mapping[str, Any]
     near_duplicates: tuple[NearDuplicate, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON types."""

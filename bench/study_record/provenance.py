@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.versions import PROTOCOL
+from bench.data.left_out import summarise
 from bench.data.near_duplicates import NearDuplicate, in_words
 from bench.study.loading import (
     available,
@@ -43,7 +44,7 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         "classes": len(dataset.classes),
         "images": sizes(split) | ({"note": "; ".join(plan.shortfalls)} if plan.shortfalls else {}),
         "split hash of seed 1": split.hash,
-        "images left out": [f"{r.name}: {r.reason}" for r in dataset.rejected],
+        "images left out": summarise(dataset.rejected),
         "near-duplicates across parts": in_words(pairs, split),
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,

@@ -112,6 +112,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         images=_unzipped(next(store.reader.read_all([found], PICTURES))),
         examples=store.reader.examples(done) if TASKS[study.task].keeps_pictures else {},
         near_duplicates=facts.near_duplicates,
+        left_out=facts.left_out,
         run_pages=store.connection.run_pages,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )

@@ -50,6 +50,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         side=plan.dataset.images.shape[1],
         provenance=provenance_of_plan(plan, pairs),
         near_duplicates=tuple(pairs),
+        left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
     )
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (

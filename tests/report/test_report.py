@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -23,8 +24,10 @@ from PIL import Image
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import summarise
 from bench.core.versions import REPORT
+from bench.data.dataset import Rejected
+from bench.data.left_out import summarise as summarise_left_out
 from bench.report import export_formats, pdf
-from bench.report.figures import results, stages, studies
+from bench.report.figures import errors_by_class, results, stages, studies
 from bench.report.figures.label_layout import spread
 from bench.report.figures.results import pareto
 from bench.report.figures.studies import NAMES as OVER_STUDIES
@@ -41,6 +44,7 @@ from bench.report.preview import preview
 from bench.report.study_report import write
 from bench.report.tables import NOTHING, overview, seconds, table
 from bench.study.tasks import TASKS
+from bench.system.csv_tables import from_csv
 from tests.support.synthetic import (
     LEVEL,
     RUN_PAGES,
@@ -269,6 +273,32 @@ class TestStudyReport:
         for path in tmp_path.rglob("*.csv"):
             with path.open(newline="") as file:
                 assert len({len(row) for row in csv.reader(file)}) == 1
+
+    def test_of_thousands_of_classes_only_the_pairs_that_occur_are_kept(self):
+        """A whole matrix of 20,000 classes takes 3 GB, and its table as much again on the disk."""
+        classes = tuple(f"c{number:05d}" for number in range(20_000))
+        study = make_study(strategies=["full"], seeds=1)
+        made = make_evidence(study, images=len(classes), classes=classes, epochs=1)
+        summary = replace(summarise(make_evidence(images=20, epochs=1), draws=50), best="full", confused=())
+        tracemalloc.start()
+        drawn = errors_by_class.matrix(made, summary)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(drawn.data) <= len(classes)
+        assert "The 20 most confused of" in drawn.caption
+        assert most < 200e6
+
+    def test_thousands_of_files_left_out_are_a_file_beside_the_report(self, tmp_path):
+        left_out = tuple((f"a/{number}.xml", "=no picture") for number in range(10_000))
+        evidence = make_evidence(images=20, epochs=1)
+        evidence.provenance["images left out"] = summarise_left_out([Rejected(*pair) for pair in left_out])
+        write(replace(evidence, left_out=left_out), tmp_path)
+        assert from_csv((tmp_path / "left_out.csv").read_bytes(), ("file", "reason")).shape == (10_000, 2)
+        page = (tmp_path / "index.html").read_text()
+        assert "10,000 .xml: =no picture" in page
+        assert 'href="left_out.csv"' in page
+        assert page.count(".xml") < 20
+        assert "left_out.csv" in (tmp_path / "report.md").read_text()
 
     def test_an_earlier_report_stays_when_a_new_one_fails(self, written, tmp_path):
         shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)

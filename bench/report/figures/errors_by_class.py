@@ -38,17 +38,14 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
     counts = confusion(evidence, summary.best) if summary.best else pd.DataFrame()
     if counts.empty:
         return None
-    wrong = counts.to_numpy() * (1 - np.eye(len(counts), dtype=int))
-    order = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:CLASSES]
-    names = [str(name) for name in counts.index[np.sort(order)]]
-    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    shown = shares.loc[names, names]
+    names, classes = _most_confused(counts)
+    shown = _shares(counts, names)
     side = 1.3 + min(3.0, 0.42 * len(names))
     figure = Figure(figsize=(WIDTH, side), layout="constrained")
     axes = figure.add_subplot()
     written = len(names) <= WRITTEN
     sns.heatmap(
-        shown.to_numpy(),
+        shown,
         ax=axes,
         cmap="Blues",
         vmin=0,
@@ -65,14 +62,11 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
     axes.set_xlabel("taken for")
     axes.set_ylabel("class")
     if written:
-        _write_shares(axes, shown.to_numpy())
-    every = "" if len(names) == len(counts) else f" The {len(names)} most confused of {len(counts)} classes."
-    data = (
-        counts.rename_axis("target").reset_index().melt("target", var_name="prediction", value_name="answers")
-    )
+        _write_shares(axes, shown)
+    every = "" if len(names) == classes else f" The {len(names)} most confused of {classes:,} classes."
     return take(
         figure,
-        data,
+        counts,
         name="confusion",
         title=f"What {summary.best} confuses",
         caption=f"Test answers of all seeds: of each class (row) the share taken for each (column).{every}",
@@ -80,6 +74,29 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
         + ("; ".join(_pair_words(p) for p in summary.confused[:5]) or "none")
         + ".",
     )
+
+
+def _most_confused(counts: pd.DataFrame) -> tuple[list[str], int]:
+    """Return the classes that are drawn, in the order of their names, and how many there are."""
+    classes = np.union1d(counts["target"], counts["prediction"])
+    wrong = counts[counts["target"] != counts["prediction"]]
+    mistakes = sum(
+        wrong.groupby(side)["answers"].sum().reindex(classes, fill_value=0).to_numpy()
+        for side in ("target", "prediction")
+    )
+    order = np.argsort(-np.asarray(mistakes), kind="stable")[:CLASSES]
+    return [str(name) for name in classes[np.sort(order)]], len(classes)
+
+
+def _shares(counts: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Return the share of each class's answers that each class got: shape (names, names)."""
+    totals = counts.groupby("target")["answers"].sum()
+    among = counts[counts["target"].isin(names) & counts["prediction"].isin(names)]
+    place = {name: number for number, name in enumerate(names)}
+    shares = np.zeros((len(names), len(names)))
+    rows, columns = (among[side].map(place).to_numpy() for side in ("target", "prediction"))
+    shares[rows, columns] = among["answers"] / totals.loc[among["target"]].to_numpy()
+    return shares
 
 
 def _write_shares(axes: Axes, shares: np.ndarray) -> None:
