@@ -20,6 +20,11 @@ def one_line(text: str) -> str:
     return show_controls(" ".join(text.split()))
 
 
+def printable(text: str) -> str:
+    r"""Return text fit for a line of a terminal: it can't clear the screen, nor forge a line of ours."""
+    return show_controls(text).replace("\n", r"\n")
+
+
 def escape_markdown(text: str) -> str:
     """Return text on one line with nothing in it that Markdown or HTML would act on, or fetch."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -42,14 +42,19 @@ class Plan:
         return splits.shortfalls(self.splits[1], self.study.target, len(self.dataset.classes))
 
 
-def plan(study: Study, folder: Path | None = None) -> Plan:
-    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
+def check_strategies(study: Study) -> None:
+    """Raise InputError for a strategy that there is not, or that doesn't go with the study's head."""
     for number, name in enumerate(study.strategies):
         strategy = STRATEGIES.get_or_raise(name, f"strategies.{number}")
         if strategy.solver == "lbfgs" and (study.head.kind != "linear" or study.head.dropout):
             raise InputError(
                 f"{name} needs a linear head without dropout", "head", "leave out one of the two"
             )
+
+
+def plan(study: Study, folder: Path | None = None) -> Plan:
+    """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
+    check_strategies(study)
     origin = locate(study.source)
     dataset = loading.load(study.target, folder, study.task)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]

@@ -176,7 +176,7 @@ class Runner:
         together = self.setup.trains_only_head(self._arms[job.strategy])
         part = bool(job.seeds) if together else job.seeds  # seeds that train together are one piece of work
         name = digest([self._arms[job.strategy].key, part])[:32]
-        with locks.claimed(locations.home() / "locks" / f"{name}.lock") as ours:
+        with locks.claimed(locks.lock_file("jobs", name)) as ours:
             if ours:
                 return self._do_claimed(job, study_run, together)
         if job not in self._elsewhere:
@@ -247,7 +247,7 @@ class Runner:
         tags = {**self._shared, "question": study.question}
         labels = f", {tags['train_labels']} labels" if self.options.sizes else ""
         settings = flat(study.model_dump(mode="json"))
-        with locks.locked(locations.home() / "locks" / f"{study.name}.opening.lock"):  # or each opens its own
+        with locks.locked(locks.lock_file("opening", study.name)):  # or each opens its own
             run_id = self.store.open_study(study.name, self.plan.key, tags, settings, labels)
         self.store.fail_leftovers(run_id)
         dataset = self.plan.dataset
@@ -419,7 +419,7 @@ def serve(channel: Channel, study: Study, options: Options, study_run: str, expe
 def _in_use(study: str, alone: bool) -> Iterator[None]:
     """Say to other processes that this one runs the study; one that must be alone with it is refused."""
     try:
-        with locks.locked(locations.home() / "locks" / f"{study}.lock", wait=False, shared=not alone):
+        with locks.locked(locks.lock_file("studies", study), wait=False, shared=not alone):
             yield
     except BlockingIOError as error:
         what = f"another process is running the study {study}"

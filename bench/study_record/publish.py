@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.errors import InputError
 from bench.core.text import escape_markdown
 from bench.strategies.registry import STRATEGIES
 from bench.study_record import freshness
@@ -30,7 +31,13 @@ def publish(
         evidence: what the report is made of: each strategy's run gets its means.
         said: the report's `summary.json`.
         folder: the report's.
+
+    Raises:
+        InputError: if the report in the folder is of other runs: somebody else's was written over it.
     """
+    if said.get("fingerprint") != evidence.fingerprint:
+        remedy = "run again, with --output for a folder of its own"
+        raise InputError("another command has just written its report there", str(folder), remedy)
     store.writer.upload_folder(found.run_id, folder, REPORT)
     store.writer.write(found.run_id, [], {}, {NOTE: _study_note(said)})
     now = time.time_ns() // 1_000_000

@@ -1,10 +1,13 @@
 """Files are written so that no reader ever sees half of one."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bench.core.errors import InputError
 
 
 @contextmanager
@@ -35,3 +38,16 @@ def drop_half_line(path: Path) -> None:
         if file.read(1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """Raise InputError now, and not after hours, if nothing can be written to a folder, which need not exist.
+
+    Tried and not asked for: the superuser may write everywhere, but not to `/proc`.
+    """
+    standing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".bench-", dir=standing)).rmdir()
+    except OSError as error:
+        what = f"{standing} is no folder that can be written to ({(error.strerror or str(error)).lower()})"
+        raise InputError(what, where, "name another one") from error

@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+from bench.core.errors import InputError
 from bench.system import cgroups
 
 
@@ -25,3 +26,10 @@ def usable_cpus(groups: Path = cgroups.GROUPS) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(allowed, cgroups.processors(groups))))
+
+
+def check_device(name: str) -> None:
+    """Raise InputError unless a name is of a device: `auto`, `cpu`, `cuda` or `cuda:<number>`."""
+    kind, _, number = name.partition(":")
+    if name not in {"auto", "cpu", "cuda"} and not (kind == "cuda" and number.isdecimal()):
+        raise InputError(f"unknown device '{name}'", "--device", "valid: auto, cpu, cuda, cuda:<number>")

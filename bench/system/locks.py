@@ -6,6 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.core.errors import InputError
+from bench.core.hashing import digest
+from bench.system import locations
+
+
+def lock_file(kind: str, name: str) -> Path:
+    """Return the file in `BENCH_HOME` that stands for a thing; two kinds never share one."""
+    return locations.home() / "locks" / kind / f"{name}.lock"
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Be the only process of this `BENCH_HOME` that writes to a folder of reports, by whatever name."""
+    with locked(lock_file("reports", digest(str(folder.resolve()))[:32])):
+        yield
+
 
 @contextmanager
 def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[None]:
@@ -18,11 +34,12 @@ def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[None
 
     Raises:
         BlockingIOError: if another process holds it and `wait` is false.
+        InputError: if the file system knows no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+        _flock(file.fileno(), kind if wait else kind | fcntl.LOCK_NB, path)
         yield
 
 
@@ -33,7 +50,7 @@ def claimed(path: Path) -> Iterator[bool]:
     while True:
         with path.open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 yield False
                 return
@@ -51,3 +68,14 @@ def _is_at(path: Path, handle: int) -> bool:
         return path.stat().st_ino == os.fstat(handle).st_ino
     except FileNotFoundError:
         return False
+
+
+def _flock(handle: int, kind: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        what = f"files can't be locked there ({(error.strerror or str(error)).lower()})"
+        remedy = "set BENCH_HOME and BENCH_CACHE to folders of a file system that knows flock"
+        raise InputError(what, str(path.parent), remedy) from error

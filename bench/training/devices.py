@@ -8,21 +8,20 @@ from typing import Any
 import torch
 
 from bench.core.errors import InputError
-from bench.system.hardware import usable_cpus
+from bench.system.hardware import check_device, usable_cpus
 
 AMPERE = (8, 0)  # the first CUDA capability with bfloat16 and TF32
 
 
 def choose_device(wish: str) -> str:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:<i>`; raise InputError if there is none such."""
+    check_device(wish)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wish == "auto":
         return "cuda:0" if available else "cpu"
     if wish == "cpu":
         return wish
-    kind, _, index = wish.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise InputError(f"unknown device '{wish}'", "--device", "valid: auto, cpu, cuda, cuda:<number>")
+    index = wish.partition(":")[2]
     if int(index or 0) >= available:
         raise InputError(f"there is no device {wish}; CUDA devices here: {available}", "--device", "use auto")
     return f"cuda:{index or 0}"

@@ -1,0 +1,156 @@
+"""What is printed: every line fit for a terminal, on streams that may be closed, full or of few letters."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from bench.core.text import printable
+
+if TYPE_CHECKING:
+    from bench.experiment.plan import Plan
+    from bench.study.schema import Study
+
+PLAIN_WIDTH = 120  # columns of a table that no terminal shows
+
+
+def open_streams() -> None:
+    """Make the three standard streams usable, whatever this process was started with.
+
+    One that was closed discards what it is given: else the next file that is opened would take its number
+    and get what is meant for it. A letter that the terminal's encoding lacks is written as its escape.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(handle := os.open(os.devnull, os.O_RDWR), number)
+            if handle != number:
+                os.close(handle)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def log_to_stderr() -> None:
+    """Let warnings of all parts be lines on standard error, whatever that is when they are given."""
+    handler = _StderrHandler()
+    handler.setFormatter(_LineFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.raiseExceptions = False  # what can't be written is no reason for a traceback
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to the `sys.stderr` of the moment: while a live table is shown that is the table's."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _stream: TextIO) -> None:
+        """Keep none."""
+
+
+class _LineFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        return printable(" ".join(super().formatMessage(record).splitlines()))
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print a line of the answer.
+
+    Raises:
+        OSError: if standard output can't be written; it names it.
+    """
+    try:
+        print(printable(text), end=end, flush=True)
+    except OSError as error:
+        raise _stdout_failed(error) from error
+
+
+def say_lines(text: str) -> None:
+    """Print a text of our own of several lines; what steers a terminal is escaped in each."""
+    for line in text.removesuffix("\n").split("\n"):
+        say(line)
+
+
+def complain(text: str, error: BaseException | None = None) -> None:
+    """Print a line on standard error; with `error` also where that comes from. Nobody may listen."""
+    with suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
+        if error is not None:
+            traceback.print_exception(error)
+
+
+def flush() -> None:
+    """Write what standard output holds back.
+
+    Raises:
+        OSError: if that can't be done; it names standard output.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _stdout_failed(error) from error
+
+
+def _stdout_failed(error: OSError) -> OSError:
+    """Discard what standard output holds back, or Python complains of it when it ends; name the stream."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OSError(error.errno, error.strerror, "standard output")
+
+
+def announce(plan: "Plan") -> None:
+    """Say what is about to be run, and on what."""
+    from bench.data import left_out
+
+    study, first, dataset = plan.study, plan.splits[1], plan.dataset
+    parts = f"train {len(first.train)}, val {len(first.val)}, test {len(first.test)} images"
+    say(f"{study.name}: {study.question}")
+    say(f"  data     {dataset.name}: {len(dataset.classes)} classes; {parts} ({dataset.origin})")
+    for line in plan.shortfalls:
+        say(f"           {line}")
+    say(f"  weights  {study.source.model}: {plan.origin.text}")
+    runs = f"{study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs"
+    say(f"  budget   {runs} for each of {len(study.strategies)} strategies")
+    for line in left_out.summarise(dataset.rejected):
+        say(f"  left out {line}")
+
+
+def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
+    """Print a report's table and verdict, and say where everything is.
+
+    Args:
+        summary: the report's `summary.json`.
+        folder: of the report.
+        runs: where the runs can be seen.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=Text(printable(summary["study"])))
+    for header in summary["table"]["headers"]:
+        shown.add_column(Text(header))
+    for row in summary["table"]["rows"]:
+        shown.add_row(*(Text(printable(str(cell))) for cell in row))
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(shown)
+    say(summary["verdict"])
+    say(f"report  {folder / 'index.html'}")
+    say(f"runs    {runs}")
+
+
+def show(studies: "list[Study]") -> None:
+    """Print resolved studies as YAML."""
+    from bench.study.loading import as_yaml
+
+    say_lines("---\n".join(as_yaml(study) for study in studies))

@@ -1,0 +1,172 @@
+"""What can be looked at without running a study: `bench list`, `check`, `preview` and `ui`."""
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import console
+from bench.cli.options import (
+    Budget,
+    BudgetOption,
+    Debug,
+    Device,
+    Folder,
+    Output,
+    Overrides,
+    Strategies,
+    StudyName,
+    Tracking,
+    changes,
+)
+from bench.core.errors import InputError, nearest
+
+Rows = list[tuple[str, str]]  # names and summaries
+
+
+class Listing(Enum):
+    """What can be listed."""
+
+    studies = "studies"
+    strategies = "strategies"
+    tasks = "tasks"
+    metrics = "metrics"
+    datasets = "datasets"
+    models = "models"
+
+
+def list_(
+    what: Listing,
+    filter_: Annotated[str, typer.Argument(metavar="FILTER", help="part of the name")] = "",
+    _debug: Debug = False,
+) -> None:
+    """List studies, strategies, tasks, metrics, data sets or models."""
+    everything = LISTINGS[what]()
+    rows = [row for row in everything if filter_.lower() in row[0].lower()]
+    if not rows:
+        remedy = nearest(filter_, [name for name, _ in everything])
+        raise InputError(f"no {what.value} match '{filter_}'", remedy=remedy)
+    width = max(len(name) for name, _ in rows)
+    for name, summary in rows:
+        console.say(f"{name:<{width}}  {summary}".rstrip())
+
+
+def _studies() -> Rows:
+    from bench.data.loading import is_known
+    from bench.study.loading import available, load
+
+    rows = []
+    for name, path in available().items():
+        study = load(str(path))
+        folder = study.target.data
+        needs = "" if is_known(folder) else f" (needs --data DIR, or a folder {folder})"
+        rows.append((name, f"{study.question}{needs}"))
+    return rows
+
+
+def _strategies() -> Rows:
+    from bench.strategies.registry import STRATEGIES
+
+    return [(record.name, record.summary) for record in STRATEGIES.values()]
+
+
+def _tasks() -> Rows:
+    from bench.study.tasks import TASKS
+
+    return [(task.name, task.summary) for task in TASKS.values()]
+
+
+def _metrics() -> Rows:
+    from bench.study.metrics import METRICS
+
+    return [(m.name, f"{m.summary} ({', '.join(m.tasks)})") for m in METRICS.values()]
+
+
+def _datasets() -> Rows:
+    from bench.data.sources.base import MASK_SOURCES, SOURCES
+
+    with_masks = [(record.name, f"{record.summary} (segmentation)") for record in MASK_SOURCES.values()]
+    return [(record.name, record.summary) for record in SOURCES.values()] + with_masks
+
+
+def _models() -> Rows:
+    from bench.models.libraries import LIBRARIES
+
+    return [(f"{library.name}/{name}", "") for library in LIBRARIES.values() for name in library.names()]
+
+
+LISTINGS: dict[Listing, Callable[[], Rows]] = {
+    Listing.studies: _studies,
+    Listing.strategies: _strategies,
+    Listing.tasks: _tasks,
+    Listing.metrics: _metrics,
+    Listing.datasets: _datasets,
+    Listing.models: _models,
+}
+
+
+def check(
+    study: StudyName,
+    strategy: Strategies = [],  # noqa: B006
+    budget: BudgetOption = Budget.default,
+    data: Folder = None,
+    device: Device = "auto",
+    set_: Overrides = [],  # noqa: B006
+    _debug: Debug = False,
+) -> None:
+    """Show the resolved study, then build every strategy and train it one step."""
+    from bench.experiment.plan import plan
+    from bench.study.loading import load
+    from bench.system.hardware import check_device
+
+    check_device(device)
+    laid_out = plan(load(study, changes(strategy, set_), budget.value), data)
+    console.show([laid_out.study])
+    console.announce(laid_out)
+    from bench.experiment.run_executor import RunExecutor
+    from bench.training.setup import TrainingSetup
+
+    setup = TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, device)
+    console.say(f"  device   {setup.device}, {setup.execution.precision}")
+    for arm in laid_out.arms:
+        matrix, parameters = RunExecutor(setup).try_step(arm, laid_out.splits[1])
+        console.say()
+        console.say(f"{arm.strategy}: {parameters:,} trainable parameters; one step done")
+        console.say_lines(matrix)
+
+
+def preview(
+    study: StudyName,
+    data: Folder = None,
+    images: Annotated[int, typer.Option(min=1, max=64, help="rows of the picture")] = 8,
+    output: Output = Path("reports"),
+    set_: Overrides = [],  # noqa: B006
+    _debug: Debug = False,
+) -> None:
+    """Draw what augmentation does to the first training images."""
+    from bench.experiment.augmentation_preview import preview_grid
+    from bench.experiment.plan import plan
+    from bench.report.preview import preview as draw
+    from bench.study.loading import load
+    from bench.system.files import check_writable
+
+    check_writable(output, "--output")
+    laid_out = plan(load(study, set_), data)
+    grid, labels = preview_grid(laid_out.study, laid_out.dataset, laid_out.splits[1], images)
+    path = output / laid_out.study.name / "preview.png"
+    draw(grid, labels, path)
+    console.say(str(path))
+
+
+def ui(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
+    tracking_uri: Tracking = None,
+    _debug: Debug = False,
+) -> None:
+    """Open the MLflow UI on the store that `bench run` writes to."""
+    from bench.tracking.ui import run_ui
+
+    run_ui(tracking_uri, host, port)

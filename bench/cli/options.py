@@ -1,0 +1,111 @@
+"""The options that commands share, and what their texts mean."""
+
+import json
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.study.schema import Study
+
+
+class Budget(Enum):
+    """Preset of trials, seeds, epochs and labels."""
+
+    smoke = "smoke"
+    default = "default"
+    full = "full"
+
+
+StudyName = Annotated[
+    str, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")
+]
+StudyNames = Annotated[
+    str, typer.Option("--study", metavar="NAME|PATH|all", help="a name, a YAML file, or all on packaged data")
+]
+Strategies = Annotated[
+    list[str], typer.Option("--strategy", metavar="S[,S...]", help="only these strategies; may be repeated")
+]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.epochs=3")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="folder of class folders instead of the study's data"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Tracking = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file"),
+]
+Output = Annotated[Path, typer.Option(metavar="DIR", help="where reports go")]
+Sizes = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="numbers of training labels: accuracy against labels, crossovers"),
+]
+BudgetOption = Annotated[Budget, typer.Option(help="smoke: does it work; full: for a paper")]
+
+
+def _debug(wished: bool) -> bool:
+    if wished:
+        os.environ["BENCH_DEBUG"] = "1"  # for all processes
+    return wished
+
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", callback=_debug, help="show where errors come from, also in failed runs (BENCH_DEBUG=1)"
+    ),
+]
+
+
+def debugging() -> bool:
+    """Say whether tracebacks are wished for."""
+    return os.environ.get("BENCH_DEBUG", "") not in {"", "0"}
+
+
+def changes(strategies: list[str], set_: list[str], **values: int | None) -> list[str]:
+    """Return what options say as `key=value`; the dots of a key are written `__` here."""
+    changed = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
+    names = [name.strip() for text in strategies for name in text.split(",") if name.strip()]
+    return [f"strategies={json.dumps(names)}"] * bool(strategies) + changed + list(set_)
+
+
+def label_counts(sizes: str | None) -> list[int]:
+    """Return the numbers of labels in `50,100,300`, ascending; none where nothing is given."""
+    words = sizes.split(",") if sizes is not None else []
+    example = "for example --sizes 50,100,300"
+    wrong = next((word for word in words if not word.strip().isdecimal() or int(word) == 0), None)
+    if wrong is not None:
+        raise InputError(f"'{wrong.strip()}' is not a number of labels", "--sizes", example)
+    counts = sorted({int(word) for word in words})
+    if len(counts) == 1:
+        raise InputError("one size is no curve", "--sizes", f"give two or more, {example}")
+    return counts
+
+
+def load_all(name: str, changed: list[str], budget: Budget) -> "list[Study]":
+    """Load one study, or all of classification on packaged data: what they measure can be compared."""
+    from bench.study.loading import available, load
+
+    if name != "all":
+        return [load(name, changed, budget.value)]
+    from bench.data.sources.base import SOURCES
+
+    studies = [load(str(path), changed, budget.value) for path in available().values()]
+    return [study for study in studies if study.target.data in SOURCES and "/" not in study.target.data]
+
+
+def asked_for(name: str, changed: list[str], budget: Budget) -> "list[tuple[str, Study | None]]":
+    """Return the names of the studies, each with what its file says now; a name without a file has none."""
+    from bench.study.loading import available
+
+    if name == "all" or name in available() or Path(name).suffix or os.sep in name:
+        return [(loaded.name, loaded) for loaded in load_all(name, changed, budget)]
+    return [(name, None)]

@@ -1,0 +1,178 @@
+"""`bench run`: studies one after the other, each with its report."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli import console, report
+from bench.cli.options import (
+    Budget,
+    BudgetOption,
+    Debug,
+    Device,
+    Folder,
+    Output,
+    Overrides,
+    Sizes,
+    Strategies,
+    StudyNames,
+    Tracking,
+    changes,
+    label_counts,
+    load_all,
+)
+from bench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.experiment.study_runner import Options, Runner
+    from bench.study.schema import Study
+
+INTERRUPTED = 130  # exit status
+
+
+def run(
+    study: StudyNames,
+    strategy: Strategies = [],  # noqa: B006
+    trials: Annotated[int | None, typer.Option(min=1, help="tuning trials for each strategy")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="final runs for each strategy")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="epochs of every run")] = None,
+    budget: BudgetOption = Budget.default,
+    device: Device = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
+    ] = None,
+    sizes: Sizes = None,
+    data: Folder = None,
+    tracking_uri: Tracking = None,
+    output: Output = Path("reports"),
+    set_: Overrides = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the resolved study and stop")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="do everything again")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="the same bits each time on a GPU too; slower there")
+    ] = False,
+    _debug: Debug = False,
+) -> None:
+    """Run a study: tune every strategy, do the final runs, write the report."""
+    from bench.experiment.study_runner import Options
+    from bench.system import signals
+
+    signal.signal(signal.SIGTERM, signals.stop)  # what a batch system sends before it kills
+    counts = label_counts(sizes)
+    changed = changes(strategy, set_, tuning__trials=trials, seeds=seeds, training__epochs=epochs)
+    studies = load_all(study, changed, budget)
+    options = Options(
+        data, device, tracking_uri, fresh, jobs,
+        deterministic=deterministic, budget=budget.value, sizes=bool(counts),
+    )  # fmt: skip
+    _check(studies, counts, options, output)
+    if dry_run:
+        console.show(_with_sizes(studies, counts))
+        return
+    try:
+        whole = _run_sizes(studies, counts, options, output) if counts else _run(studies, options, output)
+    except KeyboardInterrupt:
+        console.complain("bench: interrupted; the same command (without --fresh) goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if whole else 1)
+
+
+def _check(studies: "Sequence[Study]", counts: list[int], options: "Options", output: Path) -> None:
+    """Raise InputError for whatever can be found wrong before anything is opened."""
+    from bench.experiment.plan import check_strategies
+    from bench.models.libraries import split_name
+    from bench.system.files import check_writable
+    from bench.system.hardware import check_device
+
+    check_device(options.device)
+    check_writable(output, "--output")
+    for study in _with_sizes(studies, counts):
+        check_strategies(study)
+        split_name(study.source.model)
+
+
+def _with_sizes(studies: "Sequence[Study]", counts: list[int]) -> "list[Study]":
+    """Return the studies, each with every number of labels where there are several."""
+    from bench.study.budgets import with_labels
+
+    return [with_labels(s, count) for s in studies for count in counts] if counts else list(studies)
+
+
+def _run(studies: "Sequence[Study]", options: "Options", output: Path) -> bool:
+    """Run studies and report on each, and on all together; say whether no run failed."""
+    done = []
+    for study in studies:
+        folder = output / report.report_name(study, options.budget)
+        done.append((study, _run_one(study, options, folder)))
+    if len(done) > 1:
+        report.write_overview(done, output / "all")
+    return not any(result["failed"] for _, summary in done for result in summary["results"])
+
+
+def _run_one(study: "Study", options: "Options", folder: Path) -> Mapping[str, Any]:
+    """Run a study; return what its report says, which is drawn anew if there is anything new to say."""
+    from bench.experiment import progress
+    from bench.experiment.plan import plan
+    from bench.experiment.study_runner import Runner
+    from bench.system import locks
+
+    laid_out = plan(study, options.folder)
+    console.announce(laid_out)
+    with progress.choose(study.metric) as view:
+        runner = Runner(laid_out, options, view)
+        runner.run()
+        with locks.folder_locked(folder):  # another variant of the study may write to it, too
+            summary = _report(runner, folder)
+    console.conclude(summary, folder, runner.store.connection.place)
+    return summary
+
+
+def _report(runner: "Runner", folder: Path) -> Mapping[str, Any]:
+    """Draw the report and put it into the store, each unless that is done; return what it says."""
+    from bench.study_record import freshness
+
+    fingerprint = runner.fingerprint
+    stands, found = freshness.stands(folder, fingerprint), runner.found
+    published = freshness.is_published(found.tags, fingerprint)
+    if stands and published:
+        return report.summary_of(folder)
+    evidence = runner.evidence()
+    if not stands:
+        from bench.report.study_report import write
+
+        write(evidence, folder)
+    summary = report.summary_of(folder)
+    if not published:
+        from bench.study_record.publish import publish
+
+        publish(runner.store, found, evidence, summary, folder)
+    return summary
+
+
+def _run_sizes(studies: "Sequence[Study]", counts: list[int], options: "Options", output: Path) -> bool:
+    """Run studies with each number of labels and report on these; say whether all runs are done."""
+    whole = [_run_sizes_of(study, counts, options, output) for study in studies]
+    return all(whole)
+
+
+def _run_sizes_of(study: "Study", counts: list[int], options: "Options", output: Path) -> bool:
+    from bench.experiment import progress
+    from bench.experiment.plan import plan
+    from bench.experiment.study_runner import Runner
+    from bench.study.budgets import with_labels
+
+    plans = {}
+    for count in reversed(counts):  # the largest first: that there are too few images is said before training
+        plans[count] = plan(with_labels(study, count), options.folder)
+        if len(plans[count].splits[1].train) != count:
+            most = len(plans[count].splits[1].train)
+            raise InputError(f"{count} is more than the budget's cap", "--sizes", f"give at most {most}")
+    for count in counts:
+        console.announce(plans[count])
+        with progress.choose(study.metric) as view:
+            Runner(plans[count], options, view).run()
+    folder = output / f"{report.report_name(study, options.budget)}-sizes"
+    return report.report_sizes(study, counts, options.tracking_uri, folder)
