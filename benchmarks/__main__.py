@@ -33,10 +33,11 @@ from PIL import Image
 
 import bench.analysis  # noqa: F401
 from bench.core.runs import Purpose, RunSpec
+from bench.experiment.options import Options
 from bench.experiment.plan import Plan, plan
 from bench.experiment.progress import Progress
 from bench.experiment.run_executor import RunExecutor
-from bench.experiment.study_runner import Options, Runner
+from bench.experiment.study_runner import StudyRunner
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
 from bench.system.provenance import describe
@@ -119,7 +120,7 @@ def hymenoptera(**changes):
 def run(of, folder=None, jobs=1):
     """Plan and run a study in this process (or in several), with tracking; return the evidence."""
     options = Options(folder, "cpu", None, jobs=jobs)
-    runner = Runner(plan(of, folder), options, Silent(of.metric))
+    runner = StudyRunner(plan(of, folder), options, Silent(of.metric))
     runner.run()
     return runner.evidence()
 
@@ -257,8 +258,8 @@ def tracked():
             "small_similar", strategies="[full]", tuning__trials=2, seeds=2, training__epochs=4,
             training__precision="fp32", tuning__pruner="none",
         )  # fmt: skip
-        runner = Runner(plan(of), Options(None, "cpu", None, jobs=1), Silent("accuracy"))
-        runner.setup  # noqa: B018 - built before the clock starts
+        runner = StudyRunner(plan(of), Options(None, "cpu", None, jobs=1), Silent("accuracy"))
+        runner.opened.setup  # noqa: B018 - built before the clock starts
         clock = Clock(runner.store.connection.client)
         runner.store.connection.client = clock
         whole = seconds(lambda: (runner.run(), runner.evidence()))[0]

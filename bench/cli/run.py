@@ -27,7 +27,8 @@ from bench.cli.options import (
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.experiment.study_runner import Options, Runner
+    from bench.experiment.options import Options
+    from bench.experiment.study_runner import StudyRunner
     from bench.study.schema import Study
 
 INTERRUPTED = 130  # exit status
@@ -57,7 +58,7 @@ def run(
     _debug: Debug = False,
 ) -> None:
     """Run a study: tune every strategy, do the final runs, write the report."""
-    from bench.experiment.study_runner import Options
+    from bench.experiment.options import Options
     from bench.system import signals
 
     signal.signal(signal.SIGTERM, signals.stop)  # what a batch system sends before it kills
@@ -116,13 +117,13 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> Mapping[str, A
     """Run a study; return what its report says, which is drawn anew if there is anything new to say."""
     from bench.experiment import progress
     from bench.experiment.plan import plan
-    from bench.experiment.study_runner import Runner
+    from bench.experiment.study_runner import StudyRunner
     from bench.system import locks
 
     laid_out = plan(study, options.folder)
     console.announce(laid_out)
     with progress.choose(study.metric) as view:
-        runner = Runner(laid_out, options, view)
+        runner = StudyRunner(laid_out, options, view)
         runner.run()
         with locks.folder_locked(folder):  # another variant of the study may write to it, too
             summary = _report(runner, folder)
@@ -130,7 +131,7 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> Mapping[str, A
     return summary
 
 
-def _report(runner: "Runner", folder: Path) -> Mapping[str, Any]:
+def _report(runner: "StudyRunner", folder: Path) -> Mapping[str, Any]:
     """Draw the report and put it into the store, each unless that is done; return what it says."""
     from bench.study_record import freshness
 
@@ -161,7 +162,7 @@ def _run_sizes(studies: "Sequence[Study]", counts: list[int], options: "Options"
 def _run_sizes_of(study: "Study", counts: list[int], options: "Options", output: Path) -> bool:
     from bench.experiment import progress
     from bench.experiment.plan import plan
-    from bench.experiment.study_runner import Runner
+    from bench.experiment.study_runner import StudyRunner
     from bench.study.budgets import with_labels
 
     plans = {}
@@ -173,6 +174,6 @@ def _run_sizes_of(study: "Study", counts: list[int], options: "Options", output:
     for count in counts:
         console.announce(plans[count])
         with progress.choose(study.metric) as view:
-            Runner(plans[count], options, view).run()
+            StudyRunner(plans[count], options, view).run()
     folder = output / f"{report.report_name(study, options.budget)}-sizes"
     return report.report_sizes(study, counts, options.tracking_uri, folder)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class InputError(Exception):
@@ -17,6 +18,9 @@ class InputError(Exception):
         self.what, self.where, self.remedy = what, where, remedy
         line = f"{where}: {what}" if where else what
         super().__init__(" ".join((f"{line}; {remedy}" if remedy else line).split()))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        return type(self), (self.what, self.where, self.remedy)  # one that another process raised stays whole
 
 
 class NotStoredError(InputError):

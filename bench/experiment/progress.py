@@ -2,10 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
+
+from bench.experiment.events import (
+    ArmOpened,
+    EpochEnded,
+    Event,
+    JobLost,
+    Message,
+    RunEnded,
+    RunsSkipped,
+    RunStarted,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,9 +94,23 @@ class Progress:
         arm.runs_done += 1
         arm.running.pop(doing, None)
 
-    def take(self, name: str, values: tuple[Any, ...]) -> None:
-        """Note what a `Relay` passes on."""
-        getattr(self, name)(*values)
+    def on_event(self, event: Event) -> None:
+        """Note what happens, here or in another process."""
+        match event:
+            case RunStarted(strategy, run):
+                self.start_run(strategy, run)
+            case EpochEnded(strategy, run, value):
+                self.end_epoch(strategy, run, value)
+            case RunEnded(strategy, run, outcome):
+                self.end_run(strategy, run, outcome)
+            case RunsSkipped(strategy, count, reason):
+                self.skip_runs(strategy, count, reason)
+            case JobLost(job, ending):
+                self.say(f"bench: a process died ({ending}); its job is taken up again: {job}")
+            case Message(text):
+                self.say(text)
+            case ArmOpened():
+                pass  # there is nothing to see
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
         """Note runs that were found done."""
@@ -174,34 +198,6 @@ class LiveProgress(Progress):
                 arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else ""
             )
         return table
-
-
-class Relay(Progress):
-    """Passes everything on to the process that shows it."""
-
-    def __init__(self, metric: str, note: Callable[[str, tuple[Any, ...]], None]) -> None:
-        super().__init__(metric)
-        self._note = note
-
-    def start_run(self, strategy: str, doing: str) -> None:
-        """Pass on that a run begins."""
-        self._note("start_run", (strategy, doing))
-
-    def end_epoch(self, strategy: str, doing: str, value: float) -> None:
-        """Pass on an epoch's val metric."""
-        self._note("end_epoch", (strategy, doing, value))
-
-    def end_run(self, strategy: str, doing: str, outcome: str) -> None:
-        """Pass on how a run ended."""
-        self._note("end_run", (strategy, doing, outcome))
-
-    def skip_runs(self, strategy: str, count: int, doing: str) -> None:
-        """Pass on that runs were found done."""
-        self._note("skip_runs", (strategy, count, doing))
-
-    def say(self, line: str) -> None:
-        """Pass on a line."""
-        self._note("say", (line,))
 
 
 def choose(metric: str) -> Progress:

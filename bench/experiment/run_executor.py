@@ -41,7 +41,7 @@ MOST_OPENED = 8  # sets of features kept open: all seeds of a usual study
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
+class ExecutedRun:
     """A run's result, and of a final run that is done also its weights and predictions.
 
     Args:
@@ -65,7 +65,7 @@ class RunExecutor:
         self.setup, self.study = setup, setup.study
         self._yardstick: Yardstick | None = None
 
-    def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> Finished:
+    def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> ExecutedRun:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
 
         Where the device has no room for a batch, it is computed in two pieces, or four, ...: the gradient is
@@ -91,7 +91,7 @@ class RunExecutor:
 
     def run_together(
         self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing | None]
-    ) -> Iterator[Finished]:
+    ) -> Iterator[ExecutedRun]:
         """Do several runs, as one computation where they train only heads; give the results in order.
 
         What `keep_going` says to a run's epochs is asked in turn, run by run, as if they were done in turn.
@@ -119,14 +119,14 @@ class RunExecutor:
             except FAULTS as error:
                 yield self._failed(spec, error)
 
-    def _finish(self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained) -> Finished:
+    def _finish(self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained) -> ExecutedRun:
         if spec.purpose is Purpose.TRIAL or trained.stopped:
             status = Status.PRUNED if trained.stopped else Status.DONE
-            return Finished(self._result(spec, status, problem, trained, {}))
+            return ExecutedRun(self._result(spec, status, problem, trained, {}))
         predictions, scores = self._test(problem, parts.test)
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
-        return Finished(result, trained.best, predictions)
+        return ExecutedRun(result, trained.best, predictions)
 
     def _moved(self, problem: TrainingProblem) -> dict[str, float]:
         """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""
@@ -143,13 +143,13 @@ class RunExecutor:
             log.warning("how far the stages moved could not be measured: %s", error)
             return {}
 
-    def _failed(self, spec: RunSpec, error: Exception) -> Finished:
+    def _failed(self, spec: RunSpec, error: Exception) -> ExecutedRun:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         diverged = isinstance(error, DivergedError)
         result = RunResult(
             spec, Status.FAILED, environment=self.setup.environment, error=reason, diverged=diverged
         )
-        return Finished(result)
+        return ExecutedRun(result)
 
     def _test(self, problem: TrainingProblem, test: np.ndarray) -> tuple[PredictionRecord, dict[str, float]]:
         """Return what is kept of the predictions for the test images, and their scores."""

@@ -13,44 +13,45 @@ from bench.core.runs import (
     RunSpec,
     Status,
 )
+from bench.experiment.events import EpochEnded, OnEvent, RunEnded, RunStarted
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
-from bench.experiment.progress import Progress
 from bench.study_record.facts import flat, sizes
 from bench.tracking.live_run import LiveRun
 from bench.tracking.store import RunStore
 from bench.tracking.writer import NOTE
 
 if TYPE_CHECKING:
-    from bench.experiment.run_executor import Finished, KeepGoing, RunExecutor
+    from bench.experiment.run_executor import ExecutedRun, KeepGoing, RunExecutor
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that is to be done, how it is called while it goes on, and what judges its epochs."""
+class PlannedRun:
+    """A run that is to be done, what it is called ("trial 3/8"), and what judges its epochs."""
 
     spec: RunSpec
-    doing: str
+    name: str
     judge: "KeepGoing"
     tags: Mapping[str, Any]
     known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
 
 
 @dataclass(frozen=True, eq=False)
-class Recorder:
+class RunLogger:
     """Does the runs of a plan.
 
     Args:
+        emit: takes what happens.
         tags: what every run is tagged with.
     """
 
     plan: Plan
     store: RunStore
-    progress: Progress
+    emit: OnEvent
     executor: "RunExecutor"
     tags: Mapping[str, Any]
 
-    def do(self, runs: Sequence[Run], arm_run: str) -> Iterator["Finished"]:
+    def do(self, runs: Sequence[PlannedRun], arm_run: str) -> Iterator["ExecutedRun"]:
         """Do runs, together where they can be, show them and log them; those that are known only help."""
         lives: list[LiveRun] = []
         with _ended_whatever_happens(lives):
@@ -67,29 +68,30 @@ class Recorder:
                 del lives[0]
                 self.executor.forget(run.spec)
                 outcome = _outcome(finished.result, self.plan.study.metric)
-                self.progress.end_run(run.spec.arm.strategy, run.doing, outcome)
+                self.emit(RunEnded(run.spec.arm.strategy, run.name, outcome))
                 yield finished
 
-    def _begin(self, run: Run, arm_run: str) -> LiveRun:
+    def _begin(self, run: PlannedRun, arm_run: str) -> LiveRun:
         """Open a run in the store and show that it has begun."""
         spec, dataset = run.spec, self.plan.dataset
-        self.progress.start_run(spec.arm.strategy, run.doing)
+        self.emit(RunStarted(spec.arm.strategy, run.name))
         parts = self.plan.splits[spec.seed]
         settings = flat(self.plan.study.training.model_dump(mode="json"))
         params = {**settings, **sizes(parts), "split": parts.hash}
         tags = {**self.tags, **run.tags}
         tags[NOTE] = _note(run)
-        live = self.store.start(spec, arm_run, run.doing.partition("/")[0], params, tags)
+        live = self.store.start(spec, arm_run, run.name.partition("/")[0], params, tags)
         if spec.purpose is Purpose.FINAL:
             self.store.writer.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         return live
 
-    def _watched(self, run: Run, live: LiveRun) -> "KeepGoing":
+    def _watched(self, run: PlannedRun, live: LiveRun) -> "KeepGoing":
         """Return what judges a run's epochs, and logs and shows them."""
 
         def after_epoch(row: dict[str, float]) -> bool:
             live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
-            self.progress.end_epoch(run.spec.arm.strategy, run.doing, row[f"val/{self.plan.study.metric}"])
+            value = row[f"val/{self.plan.study.metric}"]
+            self.emit(EpochEnded(run.spec.arm.strategy, run.name, value))
             return run.judge(row)
 
         return after_epoch
@@ -106,7 +108,7 @@ def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
         raise
 
 
-def _note(run: Run) -> str:
+def _note(run: PlannedRun) -> str:
     """Return what MLflow shows as a run's description."""
     arm = run.spec.arm
     params = run.spec.params.items()
@@ -114,9 +116,9 @@ def _note(run: Run) -> str:
         f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in params
     )
     if run.spec.purpose is Purpose.TRIAL:
-        return f"Tuning of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. It never sees test."
+        return f"Tuning of `{arm.strategy}` on {arm.study}, {run.name}: {chosen}. It never sees test."
     return (
-        f"Final run of `{arm.strategy}` on {arm.study}, {run.doing}: {chosen}. Test is read once. "
+        f"Final run of `{arm.strategy}` on {arm.study}, {run.name}: {chosen}. Test is read once. "
         "Its weights (frozen stages are the source's and left out) and predictions are among the artifacts; "
         "`stage/...` says how far each stage moved from its pretrained weights."
     )
@@ -131,7 +133,7 @@ def _outcome(result: RunResult, metric: str) -> str:
     return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
 
 
-def _files(finished: "Finished", folder: Path) -> dict[str, Path]:
+def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
     """Write a final run's weights and predictions to `folder`."""
     if finished.predictions is None:
         return {}

@@ -33,8 +33,8 @@ def pause_seconds() -> float:
 
 
 @contextmanager
-def held_back() -> Iterator[Callable[[], bool]]:
-    """Hold back a first signal to stop; yield what says whether there was one.
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Defer a first signal to stop; yield what says whether there was one.
 
     Only where a handler of Python's is installed, in the main thread; elsewhere nothing changes.
 

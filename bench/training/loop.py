@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bench.core.runs import derive_seed
 from bench.strategies.base import TransferPlan
-from bench.system.signals import held_back
+from bench.system.signals import deferred_interrupt
 from bench.training.checkpoints import Checkpoint
 from bench.training.inputs import batches
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
@@ -65,7 +65,7 @@ def train(
         while len(result.curve) < last and not result.stopped:
             row = loop.epoch(multipliers, result, last)
             row |= loop.evaluate(result, last)
-            with held_back() as stopping:
+            with deferred_interrupt() as stopping:
                 note_epoch(problem, result, row)
                 loop.losses = []
                 result.stopped = not keep_going(row)
@@ -96,7 +96,7 @@ class _Loop:
         order = epoch_order(problem, number)
         problem.model.set_training(multipliers)
         started = time.perf_counter()
-        with held_back() as stopping:
+        with deferred_interrupt() as stopping:
             for batch in list(batches(order, problem.training.batch_size))[len(self.losses) :]:
                 self._step(batch, number)
                 if self.checkpoint and (stopping() or self.checkpoint.is_due):

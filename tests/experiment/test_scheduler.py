@@ -1,136 +1,219 @@
-"""Jobs shared out among real processes: one that is done makes others possible, one that dies is replaced."""
+"""Jobs done by each scheduler: one that is done makes others possible, a process that dies is replaced."""
 
+import multiprocessing
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, StoreAwayError
+from bench.experiment.events import JobLost, Message
+from bench.experiment.options import Options
 from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
-from bench.experiment.scheduler import (
-    Job,
-    choose_count,
-    in_turn,
-    side_by_side,
-)
-from bench.experiment.study_runner import Options, Runner
+from bench.experiment.scheduler import processes
+from bench.experiment.scheduler.base import Job, JobError, JobResult
+from bench.experiment.scheduler.capacity import choose_count
+from bench.experiment.scheduler.processes import ProcessScheduler
+from bench.experiment.scheduler.serial import SerialScheduler
+from bench.experiment.study_runner import StudyRunner
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 
+TUNE = [Job("full"), Job("scratch")]
+ALL = sorted(str(Job(s, seeds)) for s in ("full", "scratch") for seeds in ((), (1,), (2,)))
 
-def record(channel, folder):
+
+def result_of(job):
+    """Tuning makes two final runs possible."""
+    return JobResult(() if job.seeds else tuple(Job(job.strategy, (seed,)) for seed in (1, 2)))
+
+
+@dataclass(frozen=True)
+class Recording:
     """Write down who did what, and where."""
 
-    def do(job):
-        channel.note("say", (str(job),))
-        with (Path(folder) / "log").open("a") as log:
-            log.write(f"{os.getpid()} {os.environ['BENCH_HOME']} {job}\n")
-        return job.seeds
+    folder: str
 
-    channel.jobs(do)
+    def open(self, emit):
+        def do(job):
+            emit(Message(str(job)))
+            with (Path(self.folder) / "log").open("a") as log:
+                log.write(f"{os.getpid()} {os.environ['BENCH_HOME']} {job}\n")
+            return result_of(job)
+
+        return do
 
 
-def die(channel, folder, deaths):
+@dataclass(frozen=True)
+class Dying:
     """Die over the job of seed 2, so many times."""
 
-    def do(job):
-        marks = list(Path(folder).glob("death*"))
-        if job.seeds == (2,) and len(marks) < deaths:
-            (Path(folder) / f"death{len(marks)}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return job.seeds
+    folder: str
+    deaths: int
 
-    channel.jobs(do)
+    def open(self, _emit):
+        def do(job):
+            marks = list(Path(self.folder).glob("death*"))
+            if job.seeds == (2,) and len(marks) < self.deaths:
+                (Path(self.folder) / f"death{len(marks)}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result_of(job)
 
-
-def refuse(channel):
-    def do(job):
-        raise InputError("no such thing", str(job), "try another")
-
-    channel.jobs(do)
+        return do
 
 
-TUNE = [Job("full"), Job("scratch")]
+@dataclass(frozen=True)
+class Raising:
+    error: type[Exception]
+    arguments: tuple
+
+    def open(self, emit):
+        def do(job):
+            emit(Message("tried"))
+            raise self.error(*self.arguments)
+
+        return do
 
 
-def seeds_after_tuning(seen):
-    def done(job, value):
-        seen.append((job, value))
-        return [] if job.seeds else [Job(job.strategy, (seed,)) for seed in (1, 2)]
+class Elsewhere:
+    """The first job is being done by another command when it is asked for first."""
 
-    return done
+    def open(self, emit):
+        asked = []
+
+        def do(job):
+            emit(Message(str(job)))
+            asked.append(job)
+            return None if asked == [TUNE[0]] else JobResult()
+
+        return do
 
 
-def test_in_turn_does_what_becomes_possible_first():
-    did = []
+@pytest.fixture(params=[SerialScheduler(), ProcessScheduler(2)], ids=["serial", "processes"])
+def scheduler(request):
+    return request.param
 
-    def do(job):
-        did.append(str(job))
-        return job.seeds
 
-    in_turn(TUNE, do, seeds_after_tuning([]))
-    assert did == [
+def follow(seen):
+    def on_done(job, result):
+        seen.append(job)
+        return result.next_jobs
+
+    return on_done
+
+
+def test_every_job_is_done_once_in_the_environment_of_now(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    seen, events = [], []
+    scheduler.run(TUNE, Recording(str(tmp_path)), follow(seen), events.append)
+    lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(job for _, _, job in lines) == sorted(map(str, seen)) == ALL
+    assert sorted(event.text for event in events) == ALL
+    assert {home for _, home, _ in lines} == {str(tmp_path)}
+    here = isinstance(scheduler, SerialScheduler)
+    assert (str(os.getpid()) in {number for number, _, _ in lines}) == here
+
+
+def test_what_is_done_elsewhere_is_asked_for_again_after_the_rest():
+    events, seen = [], []
+    SerialScheduler().run(TUNE, Elsewhere(), follow(seen), events.append)
+    assert [event.text for event in events] == ["full, tuning", "scratch, tuning", "full, tuning"]
+    assert [job.strategy for job in seen] == ["scratch", "full"]
+
+
+def test_in_one_process_what_becomes_possible_comes_first(tmp_path):
+    seen = []
+    SerialScheduler().run(TUNE, Recording(str(tmp_path)), follow(seen), lambda _event: None)
+    assert list(map(str, seen)) == [
         *("full, tuning", "full, seed 1", "full, seed 2"),
         *("scratch, tuning", "scratch, seed 1", "scratch, seed 2"),
     ]
 
 
-def test_what_is_done_elsewhere_is_asked_for_again_after_the_rest():
-    asked = []
-
-    def do(job):
-        asked.append(job.strategy)
-        return None if asked == ["full"] else ()
-
-    in_turn(TUNE, do, lambda _job, _outcome: [])
-    assert asked == ["full", "scratch", "full"]
-
-
-def test_side_by_side_does_every_job_once_in_the_environment_of_now(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
-    seen, said = [], []
-    side_by_side(
-        TUNE, 2, record, (str(tmp_path),), seeds_after_tuning(seen), lambda *message: said.append(message)
-    )
-    expected = sorted(str(Job(s, seeds)) for s in ("full", "scratch") for seeds in ((), (1,), (2,)))
-    lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(job for _, _, job in lines) == expected
-    assert sorted(str(job) for job, _ in seen) == expected
-    assert sorted(said) == [("say", (job,)) for job in expected]
-    assert {home for _, home, _ in lines} == {str(tmp_path)}
-    assert len({pid for pid, _, _ in lines}) <= 2
-    assert not {int(pid) for pid, _, _ in lines} & {os.getpid()}
-
-
 def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
-    seen, said = [], []
-    side_by_side(
-        TUNE,
-        2,
-        die,
-        (str(tmp_path), 2),
-        seeds_after_tuning(seen),
-        lambda *message: said.append(message[1][0]),
-    )
-    assert len(seen) == len({job for job, _ in seen}) == 6
-    assert len(said) == 2
-    assert said[0].startswith("bench: a process died (SIGKILL); its job is taken up again: ")
+    seen, events = [], []
+    ProcessScheduler(2).run(TUNE, Dying(str(tmp_path), 2), follow(seen), events.append)
+    assert sorted(map(str, seen)) == ALL
+    assert len(events) == 2
+    assert {type(event) for event in events} == {JobLost}
+    assert {event.ending for event in events} == {"SIGKILL"}
 
 
 def test_a_job_that_kills_again_and_again_is_given_up(tmp_path):
+    job, work = Job("full", (2,)), Dying(str(tmp_path), 99)
     with pytest.raises(InputError, match="seed 2: 3 processes died over one job, the last by SIGKILL"):
-        side_by_side(
-            [Job("full", (2,))], 2, die, (str(tmp_path), 99), seeds_after_tuning([]), lambda *_: None
+        ProcessScheduler(2).run([job], work, follow([]), lambda _event: None)
+
+
+def kill_idle():
+    """Kill the worker processes of this one that wait for a job."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+
+
+def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(tmp_path):
+    """All are idle between the only job and what it makes possible."""
+    seen, events = [], []
+
+    def on_done(job, result):
+        seen.append(job)
+        if not job.seeds:
+            kill_idle()
+        return result.next_jobs
+
+    work = Dying(str(tmp_path), 0)
+    ProcessScheduler(1).run(TUNE[:1], work, on_done, events.append)
+    assert list(map(str, seen)) == ["full, tuning", "full, seed 1", "full, seed 2"]
+    assert [event.text for event in events] == [
+        "bench: a process died while it had nothing to do (SIGKILL); it is replaced"
+    ]
+
+
+def test_a_process_that_dies_as_a_job_is_sent_to_it_is_replaced(tmp_path, monkeypatch):
+    """It is found alive, and its end of the pipe is closed when it is sent to."""
+    seen, events = [], []
+    idle = processes._WorkerPool.idle
+
+    def dying(pool, busy, on_event):
+        connection = idle(pool, busy, on_event)
+        if len(seen) == 1 and not events:
+            pool.workers[connection].kill()
+            pool.workers[connection].join()
+        return connection
+
+    monkeypatch.setattr(processes._WorkerPool, "idle", dying)
+    ProcessScheduler(1).run(TUNE[:1], Dying(str(tmp_path), 0), follow(seen), events.append)
+    assert list(map(str, seen)) == ["full, tuning", "full, seed 1", "full, seed 2"]
+    assert events == [JobLost("full, seed 1", "SIGKILL")]
+
+
+@pytest.mark.parametrize("error", [InputError, StoreAwayError])
+def test_an_input_error_arrives_as_it_was_raised(scheduler, error):
+    with pytest.raises(error) as caught:
+        scheduler.run(
+            TUNE[:1], Raising(error, ("no such thing", "here", "try another")), follow([]), lambda _: None
         )
+    assert type(caught.value) is error
+    assert (caught.value.what, caught.value.where, caught.value.remedy) == (
+        "no such thing",
+        "here",
+        "try another",
+    )
 
 
-def test_an_input_error_arrives_as_it_was_raised():
-    with pytest.raises(InputError) as caught:
-        side_by_side(TUNE, 2, refuse, (), seeds_after_tuning([]), lambda *_: None)
-    assert str(caught.value) in {f"{job}: no such thing; try another" for job in TUNE}
+def test_what_a_job_raises_is_raised_once_and_not_tried_again():
+    events = []
+    with pytest.raises(JobError, match=r"full, tuning:\n(.*\n)*ZeroDivisionError: by nothing") as caught:
+        ProcessScheduler(1).run(
+            TUNE[:1], Raising(ZeroDivisionError, ("by nothing",)), follow([]), events.append
+        )
+    assert "in do" in str(caught.value)
+    assert events == [Message("tried")]
 
 
 def test_processes_are_as_many_as_wished_or_as_cores_and_memory_allow():
@@ -142,6 +225,13 @@ def test_processes_are_as_many_as_wished_or_as_cores_and_memory_allow():
     assert 1 <= choose_count(None, "cpu", 5, small) <= len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize(("reason", "count"), [("", 3), ("torch is built for ROCm", 1)])
+def test_a_gpu_is_shared_only_where_that_is_known_to_be_right(monkeypatch, reason, count):
+    monkeypatch.setattr("bench.system.accelerators.why_not_shared", lambda: reason)
+    assert choose_count(3, "cuda", 5, 1) == count
+    assert choose_count(3, "cpu", 5, 1) == 3
+
+
 @pytest.mark.slow
 def test_the_numbers_are_those_of_one_process(tmp_path, monkeypatch):
     changes = ["strategies=[scratch,feature_extractor,partial,linear_probe]", "target.image_size=48"]
@@ -150,7 +240,7 @@ def test_the_numbers_are_those_of_one_process(tmp_path, monkeypatch):
     for jobs in (1, 3):
         monkeypatch.setenv("BENCH_HOME", str(tmp_path / str(jobs)))
         options = Options(device="cpu", jobs=jobs, threads=1)
-        runner = Runner(plan(study), options, Progress(study.metric))
+        runner = StudyRunner(plan(study), options, Progress(study.metric))
         runner.run()
         evidence = runner.evidence()
         apart = ["mlflow_run_id", *SECONDS, "peak_memory_bytes"]

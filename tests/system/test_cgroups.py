@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.experiment.scheduler import choose_count
+from bench.experiment.scheduler.capacity import choose_count
 from bench.system.cgroups import free_memory, processors
 from bench.system.hardware import usable_cpus
 

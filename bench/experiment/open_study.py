@@ -1,0 +1,81 @@
+"""A study that is open in a process: what all jobs that are done there share."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bench.core.runs import Arm, Value
+from bench.experiment.arm_state import ArmState
+from bench.experiment.events import OnEvent
+from bench.experiment.machine import Machine, this_machine
+from bench.experiment.options import Options
+from bench.experiment.plan import Plan
+from bench.experiment.run_logger import RunLogger
+from bench.study_record.read import EXPERIMENT
+from bench.tracking.store import open_study_store
+
+if TYPE_CHECKING:
+    from bench.experiment.run_executor import RunExecutor
+    from bench.training.setup import TrainingSetup
+
+
+@dataclass(eq=False)
+class OpenStudy:
+    """A plan with its run store, its machine, and what executes and logs runs, each opened when it is needed.
+
+    Args:
+        plan: what is run.
+        options: how it is run.
+        emit: takes what happens.
+        experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
+    """
+
+    plan: Plan
+    options: Options
+    emit: OnEvent
+    experiment_id: str = ""
+
+    def __post_init__(self) -> None:
+        experiment = EXPERIMENT.format(study=self.plan.study.name)
+        self.store = open_study_store(self.options.tracking_uri, experiment, self.experiment_id)
+        self.machine: Machine = this_machine()
+        self.states = {arm.strategy: self._state(arm) for arm in self.plan.arms}
+
+    def _state(self, arm: Arm) -> ArmState:
+        return ArmState(self.plan, arm, self.store, self.options)
+
+    @cached_property
+    def tags(self) -> dict[str, Value]:
+        """What all runs of the study are tagged with: its scenario, and how many labels they train on."""
+        scenario = self.plan.study.scenario
+        tags: dict[str, Value] = (
+            {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
+        )
+        return {**tags, "train_labels": len(self.plan.splits[1].train)}
+
+    @cached_property
+    def setup(self) -> "TrainingSetup":
+        """What runs train on, built when the first one needs it: a finished study never imports torch."""
+        from bench.training.setup import TrainingSetup
+
+        plan, options = self.plan, self.options
+        return TrainingSetup(
+            plan.study,
+            plan.dataset,
+            plan.origin,
+            options.device,
+            options.threads,
+            deterministic=options.deterministic,
+        )
+
+    @cached_property
+    def executor(self) -> "RunExecutor":
+        """What executes runs."""
+        from bench.experiment.run_executor import RunExecutor
+
+        return RunExecutor(self.setup)
+
+    @cached_property
+    def logger(self) -> RunLogger:
+        """What does runs and logs them."""
+        return RunLogger(self.plan, self.store, self.emit, self.executor, self.tags)

@@ -1,0 +1,32 @@
+"""What can be known of GPUs without torch, whose import takes seconds."""
+
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+DEVICES = ("nvidiactl", "kfd", "dxg")  # of NVIDIA's driver, of ROCm, of Windows' subsystem for Linux
+KERNEL = Path("/proc/sys/kernel/osrelease")
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Say whether a driver shows a GPU that the installed torch could use."""
+    return not _torch_version().endswith("+cpu") and any((devices / name).exists() for name in DEVICES)
+
+
+def why_not_shared(kernel: Path = KERNEL) -> str:
+    """Return why several processes should not share a GPU here; empty where they may.
+
+    On Windows' subsystem for Linux their memory is not kept apart, and under ROCm it is not known to be.
+    """
+    if "+rocm" in _torch_version():
+        return "torch is built for ROCm"
+    with suppress(OSError):
+        if "microsoft" in kernel.read_text(encoding="utf-8").lower():
+            return "this is Windows' subsystem for Linux"
+    return ""
+
+
+def _torch_version() -> str:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("torch")
+    return ""
