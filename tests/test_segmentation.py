@@ -320,7 +320,7 @@ class TestRatios:
         assert (found.low, found.value, found.high, found.p) == (0, 0, 0, 1)
         assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)
         (pair,) = compare_all({"a": {1: 0}, "b": {1: 1}}, crossed, "a")
-        assert pair.margin is None
+        assert pair.critical_difference is None
 
 
 def evidence_of(masks, runs):

@@ -24,12 +24,12 @@ class Comparison:
         place: whether the strategy is ahead, behind, or tied: not distinguishable.
         p_holm: two-sided, corrected for the pairs of its family (Holm 1979).
         effect: Cohen's h of the two means: 0.2 is small, 0.5 medium, 0.8 large (Cohen 1988, chapter 6). None
-            where they are no shares of independent answers: IoU, and the pixels of an image.
+            where they are no shares of independent predictions: IoU, and the pixels of an image.
         seeds_ahead, seeds_behind: paired seeds in which the strategy is ahead, is behind.
-        margin: the difference from which on the two are told apart, given what the other pairs show: where p
+        critical_difference: from which on the two are told apart, given what the other pairs show: where p
             is what Holm's procedure asks of this pair. None: none would, a single image decides nothing.
-        detectable: the smallest true difference that a study with this spread tells apart with power 0.8;
-            None if there is none below 1, or no spread was seen.
+        minimum_detectable_effect: the smallest true difference that a study with this spread tells apart with
+            power 0.8; None if there is none below 1, or no spread was seen.
     """
 
     strategy: str
@@ -40,8 +40,8 @@ class Comparison:
     effect: float | None
     seeds_ahead: int
     seeds_behind: int
-    margin: float | None
-    detectable: float | None
+    critical_difference: float | None
+    minimum_detectable_effect: float | None
 
     def reversed(self) -> "Comparison":
         """Return the same with the sides swapped."""
@@ -143,16 +143,19 @@ def _comparison(
 ) -> Comparison:
     """Return a comparison; `alphas`: what Holm's procedure asks of it, and what it asks at most."""
     one, other = (crossed.values[side] for side in sides)
+    ahead = crossed.sign * (one - other)
     return Comparison(
         *pair,
-        place="tied" if p >= ALPHA else "behind" if difference.value < 0 else "ahead",
+        place="tied" if p >= ALPHA else "behind" if crossed.sign * difference.value < 0 else "ahead",
         difference=difference,
         p_holm=p,
         effect=_cohens_h(one, other) if crossed.proportions else None,
-        seeds_ahead=int((one > other).sum()),
-        seeds_behind=int((one < other).sum()),
-        margin=critical(difference, alphas[0], crossed.images if crossed.proportions else None),
-        detectable=detectable(difference, alphas[1]),
+        seeds_ahead=int((ahead > 0).sum()),
+        seeds_behind=int((ahead < 0).sum()),
+        critical_difference=critical_value(
+            difference, alphas[0], crossed.images if crossed.proportions else None
+        ),
+        minimum_detectable_effect=minimum_detectable_effect(difference, alphas[1]),
     )
 
 
@@ -162,7 +165,7 @@ def _cohens_h(one: np.ndarray, other: np.ndarray) -> float:
     return float(proportion_effectsize(*(min(1.0, max(0.0, float(side.mean()))) for side in (one, other))))
 
 
-def critical(difference: Difference, alpha: float, images: int | None) -> float | None:
+def critical_value(difference: Difference, alpha: float, images: int | None) -> float | None:
     """Return the size of a difference with this spread whose two-sided p-value is alpha.
 
     None where it is above 1, and where there is neither a spread nor a number of images, each right or wrong.
@@ -174,7 +177,7 @@ def critical(difference: Difference, alpha: float, images: int | None) -> float 
     return size if size < 1 else None
 
 
-def detectable(difference: Difference, alpha: float, power: float = POWER) -> float | None:
+def minimum_detectable_effect(difference: Difference, alpha: float, power: float = POWER) -> float | None:
     """Return the true difference that a two-sided test at alpha finds with this power; None: there is none.
 
     A retrospective minimum: the spread is the one that was seen (noncentral t; Cohen 1988, chapter 2).

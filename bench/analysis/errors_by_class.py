@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.analysis.evidence import Answers, Evidence, Pixels
-from bench.analysis.variance import Crossed, CrossedRatios
+from bench.analysis.evidence import Evidence
+from bench.analysis.predictions.base import Predictions
+from bench.analysis.statistics import of_class, rows_of
+from bench.analysis.variance import Crossed
+from bench.study.metrics import Ranking, Ratio, ShareRight
+from bench.study.tasks import TASKS, Task
 
 DRAWS = 1000
 PAIRS = 10
@@ -25,11 +29,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """Share of a class's test images that each strategy gets right, mean over its seeds.
-
-    For segmentation the IoU of the class, and how many test images show it.
+    """The score of a class by strategy, mean over its seeds: what its task says, such as the share right.
 
     Args:
+        images: how many test images are of it, or show it.
         gain: of the best strategy over the one that it is set against; None if there is none.
     """
 
@@ -44,26 +47,38 @@ class Confused:
     """Test images of one class that the best strategy takes for another.
 
     Args:
-        answers: so many over all seeds; `share`: of all answers on images of the target.
+        predictions: so many over all seeds; `share`: of all predictions for images of the target.
         examples: images so taken by the most seeds, by name: of those whose pictures are at hand, if any are.
     """
 
     target: str
     prediction: str
-    answers: int
+    predictions: int
     share: float
     examples: tuple[str, ...]
 
 
 def by_class(
-    found: Answers, rows: Mapping[str, Mapping[int, int]], best: str | None, other: str | None
+    task: Task,
+    predictions: Predictions,
+    rows: Mapping[str, Mapping[int, int]],
+    best: str | None,
+    other: str | None,
 ) -> tuple[ClassResult, ...]:
     """Return the results by class, with the gain of `best` over `other` where both are known."""
     shared = sorted(set(rows.get(best or "", ())) & set(rows.get(other or "", ())))
     sides = [[rows[name][s] for s in shared] for name in (best, other) if name and shared]
-    if found.pixels:
-        return _iou_by_class(found.pixels, rows, sides)
-    names, label = np.unique(found.targets, return_inverse=True)
+    statistic = task.class_statistic
+    if isinstance(statistic, ShareRight):
+        return _shares_by_class(predictions, rows, sides)
+    return _scores_by_class(statistic, predictions, rows, sides) if predictions.rows else ()
+
+
+def _shares_by_class(
+    predictions: Predictions, rows: Mapping[str, Mapping[int, int]], sides: Sequence[list[int]]
+) -> tuple[ClassResult, ...]:
+    correct, targets = predictions.correct, predictions.targets
+    names, label = np.unique(targets, return_inverse=True)
     ends = np.cumsum(np.bincount(label, minlength=len(names)))[:-1]
     images = np.split(np.argsort(label, kind="stable"), ends)
     return tuple(
@@ -71,34 +86,34 @@ def by_class(
             name=str(target),
             images=len(chosen),
             recall={
-                name: float(found.correct[np.ix_(np.array(list(mine.values())), chosen)].mean())
+                name: float(correct[np.ix_(np.array(list(mine.values())), chosen)].mean())
                 for name, mine in rows.items()
             },
-            gain=_gain(found.correct[:, chosen], sides) if len(sides) == 2 else None,
+            gain=_gain(correct[:, chosen], sides) if len(sides) == 2 else None,
         )
         for target, chosen in zip(names, images, strict=False)  # of no images one part is left
     )
 
 
-def _iou_by_class(
-    pixels: Pixels, rows: Mapping[str, Mapping[int, int]], sides: Sequence[list[int]]
+def _scores_by_class(
+    statistic: Ratio | Ranking,
+    predictions: Predictions,
+    rows: Mapping[str, Mapping[int, int]],
+    sides: Sequence[list[int]],
 ) -> tuple[ClassResult, ...]:
-    iou = pixels.intersection.sum(1) / pixels.union.sum(1)
-    return tuple(
-        ClassResult(
-            name=label,
-            images=int((pixels.truth[:, k] > 0).sum()),
-            recall={name: float(iou[list(mine.values()), k].mean()) for name, mine in rows.items()},
-            gain=_gain_of(_one_class(pixels, [*sides[0], *sides[1]], k), sides) if len(sides) == 2 else None,
+    compared = rows_of(predictions, [*sides[0], *sides[1]]) if len(sides) == 2 else None
+    results = []
+    for place, label in enumerate(predictions.classes):
+        crossed = of_class(statistic, predictions, place, DRAWS)
+        results.append(
+            ClassResult(
+                name=label,
+                images=int((predictions.counts.truth[:, place] > 0).sum()),
+                recall={name: crossed.mean(list(mine.values())) for name, mine in rows.items()},
+                gain=_gain_of(of_class(statistic, compared, place, DRAWS), sides) if compared else None,
+            )
         )
-        for k, label in enumerate(pixels.classes)
-    )
-
-
-def _one_class(pixels: Pixels, rows: list[int], k: int) -> Crossed:
-    one = slice(k, k + 1)
-    above, below = (part[rows][:, :, one] for part in (pixels.intersection, pixels.union))
-    return CrossedRatios(above, below, pixels.truth[:, one], DRAWS)
+    return tuple(results)
 
 
 def _gain(correct: np.ndarray, sides: Sequence[list[int]]) -> Gain:
@@ -120,18 +135,18 @@ def confusion(evidence: Evidence, strategy: str) -> pd.DataFrame:
     not fit into memory.
 
     Returns:
-        Columns target, prediction, answers; sorted by the names.
+        Columns target, prediction, predictions; sorted by the names.
     """
-    mine = _answers_of(evidence, strategy)
+    mine = _predictions_of(evidence, strategy)
     pairs = mine[["target", "prediction"]].astype(str)
-    return pairs.groupby(["target", "prediction"], observed=True).size().reset_index(name="answers")
+    return pairs.groupby(["target", "prediction"], observed=True).size().reset_index(name="predictions")
 
 
 def confused(evidence: Evidence, strategy: str | None) -> tuple[Confused, ...]:
-    """Return the pairs of classes that a strategy confuses most, by the number of answers."""
-    if strategy is None or evidence.study.task == "segmentation":
+    """Return the pairs of classes that a strategy confuses most, by the number of predictions."""
+    if strategy is None or not TASKS[evidence.study.task].one_class:
         return ()
-    mine = _answers_of(evidence, strategy)
+    mine = _predictions_of(evidence, strategy)
     wrong = mine[mine["target"] != mine["prediction"]]
     counts = (
         wrong.groupby(["target", "prediction"], observed=True)
@@ -139,7 +154,7 @@ def confused(evidence: Evidence, strategy: str | None) -> tuple[Confused, ...]:
         .sort_values(ascending=False, kind="stable")
     )
     totals = mine["target"].value_counts()
-    pairs = counts.head(PAIRS).reset_index(name="answers").itertuples(index=False, name=None)
+    pairs = counts.head(PAIRS).reset_index(name="predictions").itertuples(index=False, name=None)
     return tuple(
         Confused(
             str(target),
@@ -158,7 +173,7 @@ def _most_often(wrong: pd.DataFrame, target: str, prediction: str, kept: Collect
     return (at_hand if len(at_hand) else images).value_counts(sort=False).nlargest(EXAMPLES).index.tolist()
 
 
-def _answers_of(evidence: Evidence, strategy: str) -> pd.DataFrame:
+def _predictions_of(evidence: Evidence, strategy: str) -> pd.DataFrame:
     done = evidence.done
     seeds = done.loc[done["strategy"] == strategy, "seed"]
     known = evidence.predictions

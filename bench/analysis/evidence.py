@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.study.metrics import metrics_of
@@ -129,48 +128,6 @@ class Evidence:
         return self.runs[(self.runs["status"] == "done") & self.runs[f"test_{self.study.metric}"].notna()]
 
 
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """How many pixels of each class the masks of N test images hold.
-
-    Args:
-        classes: the K classes that occur in the truth, the largest first.
-        truth: float, shape (N, K).
-        predicted, intersection: float, shape (R, N, K), of each run.
-    """
-
-    classes: tuple[str, ...]
-    truth: np.ndarray
-    predicted: np.ndarray
-    intersection: np.ndarray
-
-    @property
-    def union(self) -> np.ndarray:
-        """Pixels of the class in truth or prediction: shape (R, N, K)."""
-        return np.asarray(self.truth + self.predicted - self.intersection)
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The predictions of the done runs as one table.
-
-    Args:
-        rows: (strategy, seed) to row number.
-        correct: float, shape (R, N); for segmentation the share of the image's pixels that is right.
-        targets: the N class names; empty ones for segmentation.
-        dropped: test images left out because some run has no prediction for them.
-        pixels: for segmentation.
-        images: their N names, sorted; for classification.
-    """
-
-    rows: dict[tuple[str, int], int]
-    correct: np.ndarray
-    targets: np.ndarray
-    dropped: int
-    pixels: Pixels | None = None
-    images: tuple[str, ...] = ()
-
-
 def of_done(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows (of curves, predictions, stages) that belong to a final run that ended well."""
     key = ["strategy", "seed"]
@@ -189,63 +146,3 @@ def tuning_seconds(trials: pd.DataFrame) -> "pd.Series[float]":
     computed = trials["feature_seconds"].astype(float).fillna(0.0)
     first = ~pd.DataFrame({"strategy": trials["strategy"], "features": computed}).duplicated()
     return cached + computed.where(first, 0.0)
-
-
-def answers(evidence: Evidence) -> Answers:
-    """Return which done run is right on which image, for the images that all of them have."""
-    if evidence.study.task == "segmentation":
-        return _pixel_answers(evidence)
-    key = ["strategy", "seed"]
-    known = of_done(evidence, evidence.predictions)
-    right = (known["target"] == known["prediction"]).astype(float)
-    # not pivot_table, which would average over an image that is named twice
-    table = known.assign(right=right).pivot(index=key, columns="image", values="right")  # noqa: PD010
-    complete = table.dropna(axis="columns")
-    targets = known.drop_duplicates("image").set_index("image")["target"].reindex(complete.columns)
-    rows = {(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(complete.index)}
-    return Answers(
-        rows,
-        complete.to_numpy(dtype=float),
-        targets.astype(str).to_numpy(dtype=str),
-        table.shape[1] - complete.shape[1],
-        images=tuple(map(str, complete.columns)),
-    )
-
-
-def _pixel_answers(evidence: Evidence) -> Answers:
-    """Return the pixels that each done run gets right, for the images that all of them have.
-
-    A class that occurs in no truth has no IoU; what is predicted of it counts against the other classes.
-    """
-    key, counts, predictions = (
-        ["strategy", "seed"],
-        ["truth", "predicted", "intersection"],
-        evidence.predictions,
-    )
-    done = pd.MultiIndex.from_frame(evidence.done[key])
-    known = predictions[pd.MultiIndex.from_frame(predictions[key]).isin(done)]
-    if known.empty:
-        nothing = np.zeros((0, 0))
-        return Answers({}, nothing, np.zeros(0, str), 0, Pixels((), nothing, nothing[None], nothing[None]))
-    shown = known.groupby("target")["truth"].sum().sort_values(ascending=False, kind="stable")
-    classes = [name for name, pixels in shown.items() if pixels > 0]
-    images = known.groupby("image")[key].apply(lambda rows: len(rows.drop_duplicates()))
-    complete = images.index[images == len(known[key].drop_duplicates())]
-    known = known[known["image"].isin(complete) & known["target"].isin(classes)]
-    rows = list(dict.fromkeys(zip(known["strategy"], known["seed"], strict=True)))
-    whole = pd.MultiIndex.from_product([rows, complete, classes])
-    index = pd.MultiIndex.from_arrays(
-        [list(zip(known["strategy"], known["seed"], strict=True)), known["image"], known["target"]]
-    )
-    table = known[counts].set_axis(index).reindex(whole, fill_value=0)
-    shape = (len(rows), len(complete), len(classes))
-    truth, predicted, intersection = (table[n].to_numpy(dtype=float).reshape(shape) for n in counts)
-    labelled = truth.sum(axis=2)
-    right = np.divide(intersection.sum(axis=2), labelled, out=np.ones(shape[:2]), where=labelled > 0)
-    return Answers(
-        {(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(rows)},
-        right,
-        np.full(len(complete), ""),
-        len(images) - len(complete),
-        Pixels(tuple(map(str, classes)), truth[0], predicted, intersection),
-    )

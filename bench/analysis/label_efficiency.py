@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis.evidence import (
-    Answers,
     Evidence,
-    answers,
     canonical,
 )
+from bench.analysis.predictions.base import Predictions, read
+from bench.analysis.statistics import resampled
+from bench.analysis.statistics import strata as strata_of
 from bench.analysis.variance import (
     DRAWS,
     LEVEL,
@@ -25,6 +26,7 @@ from bench.analysis.variance import (
     Difference,
     Estimate,
 )
+from bench.study.metrics import METRICS, Metric, ShareRight
 
 REFERENCE = "feature_extractor"  # the frozen backbone
 Outcome = Literal["crosses", "ahead throughout", "none in range", "unknown"]
@@ -146,9 +148,11 @@ def efficiency(
     """
     sizes = sorted(by_size)
     study = by_size[sizes[0]].study
-    balanced = study.metric == "balanced_accuracy"
-    found = {size: answers(by_size[size]) for size in sizes}
-    crossed = {size: _crossed(found[size], balanced, draws, seed) for size in sizes}
+    metric, statistic = METRICS[study.metric], METRICS[study.metric].statistic
+    if not isinstance(statistic, ShareRight):  # refused before any training: see `with_labels`
+        raise TypeError(f"crossovers are unknown for {metric.label}")
+    found = {size: read(by_size[size]) for size in sizes}
+    crossed = {size: _crossed(found[size], metric, draws, seed) for size in sizes}
     strategies = canonical(name for size in sizes for name in by_size[size].strategies)
     points = tuple(
         Point(name, size, _estimate(found[size], crossed[size], name))
@@ -159,7 +163,7 @@ def efficiency(
     leads = tuple(
         Lead(*pair, size, _difference(found[size], crossed[size], pair)) for pair in pairs for size in sizes
     )
-    crossovers = tuple(_crossover(found, pair, balanced, draws, seed) for pair in pairs)
+    crossovers = tuple(_crossover(found, pair, statistic, draws, seed) for pair in pairs)
     notes = [f"{size:,} labels: {line}." for size in sizes for line in by_size[size].lacking]
     if reference not in strategies:
         notes.append(f"{reference} is not among the strategies, so there is nothing to cross.")
@@ -189,18 +193,18 @@ def crossing(sizes: Sequence[float], differences: np.ndarray) -> np.ndarray:
     return result
 
 
-def _crossed(found: Answers, balanced: bool, draws: int, seed: int) -> Crossed | None:
+def _crossed(found: Predictions, metric: Metric, draws: int, seed: int) -> Crossed | None:
     if not found.rows or not found.images:
         return None
-    return Crossed(found.correct, _strata(found.targets, balanced), draws, seed)
+    return resampled(metric, found, draws, seed)
 
 
-def _estimate(found: Answers, crossed: Crossed | None, strategy: str) -> Estimate | None:
+def _estimate(found: Predictions, crossed: Crossed | None, strategy: str) -> Estimate | None:
     rows = [row for (name, _), row in found.rows.items() if name == strategy]
     return crossed.estimate(rows) if crossed and rows else None
 
 
-def _difference(found: Answers, crossed: Crossed | None, pair: tuple[str, str]) -> Difference | None:
+def _difference(found: Predictions, crossed: Crossed | None, pair: tuple[str, str]) -> Difference | None:
     """Return the first of a pair of strategies minus the second, on the seeds that both have."""
     one, other = ({seed: row for (name, seed), row in found.rows.items() if name == mine} for mine in pair)
     seeds = sorted(set(one) & set(other))
@@ -209,19 +213,15 @@ def _difference(found: Answers, crossed: Crossed | None, pair: tuple[str, str]) 
     return crossed.difference([one[s] for s in seeds], [other[s] for s in seeds])
 
 
-def _strata(targets: np.ndarray, balanced: bool) -> np.ndarray:
-    return np.unique(targets, return_inverse=True)[1] if balanced else np.zeros(len(targets), dtype=int)
-
-
 def _crossover(
-    found: Mapping[int, Answers], pair: tuple[str, str], balanced: bool, draws: int, seed: int
+    found: Mapping[int, Predictions], pair: tuple[str, str], statistic: ShareRight, draws: int, seed: int
 ) -> Crossover:
     """Return where the first of a pair of strategies overtakes the second."""
     paired = _paired(found, pair)
     if paired is None:
         return Crossover(*pair, "unknown", None, None, None, 0)
     differences, targets = paired  # (sizes, seeds, images)
-    strata = _strata(targets, balanced)
+    strata = strata_of(targets, statistic)
     groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     point = float(crossing(list(found), _means(differences, groups)[None])[0])
     generator = np.random.default_rng([seed, 2])
@@ -244,7 +244,7 @@ def _crossover(
     )
 
 
-def _paired(found: Mapping[int, Answers], pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
+def _paired(found: Mapping[int, Predictions], pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return differences in correctness (sizes, seeds, images) and the targets, of what all sizes have."""
     seeds = set.intersection(
         *({s for name, s in a.rows if name == strategy} for a in found.values() for strategy in pair)

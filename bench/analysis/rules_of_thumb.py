@@ -163,12 +163,14 @@ def _deciding(compared: Sequence[Comparison]) -> Deciding | None:
     """Return of those that have to be behind the best the one that is least so, for its margin."""
 
     def lacking(comparison: Comparison) -> float:
-        return comparison.difference.value + (1.0 if comparison.margin is None else comparison.margin)
+        return comparison.difference.value + (
+            1.0 if comparison.critical_difference is None else comparison.critical_difference
+        )
 
     if not compared:
         return None
     closest = max(compared, key=lacking)
-    difference, margin = closest.difference, closest.margin
+    difference, margin = closest.difference, closest.critical_difference
     if margin is None:
         sentence = f"No difference between {closest.strategy} and {closest.other} could have decided it."
     else:

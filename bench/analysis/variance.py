@@ -12,7 +12,7 @@ less than 95 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -99,14 +99,22 @@ class Crossed:
         seed: of the random numbers.
     """
 
-    proportions = True  # the values are shares of independent answers
+    proportions = True  # the values are shares of independent predictions
+    sign = 1  # of what is better: -1 where lower values are
+    range = (0.0, 1.0)  # of the values
+    values: np.ndarray  # of each run, shape (R,)
 
     def __init__(self, correct: np.ndarray, strata: np.ndarray, draws: int = DRAWS, seed: int = 0) -> None:
         self._groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
         self._draws, self._seed = draws, seed
         self.images = correct.shape[1]
         self.values = np.mean([correct[:, group].mean(axis=1) for group in self._groups], axis=0)
-        self._resampled = self._resample_images(correct)
+        self._correct = correct
+
+    @cached_property
+    def _resampled(self) -> np.ndarray:
+        """The metric of each run under each resample of the images, shape (draws, R)."""
+        return self._resample()
 
     @cached_property
     def effective_images(self) -> float:
@@ -121,16 +129,15 @@ class Crossed:
     def _images_vary(self) -> bool:
         return any(len(group) > 1 for group in self._groups)
 
-    def _resample_images(self, correct: np.ndarray) -> np.ndarray:
-        """Return the metric of each run under each resample of the images, shape (draws, R)."""
-        generator = np.random.default_rng([self._seed, 0])
+    def _resample(self) -> np.ndarray:
+        correct, generator = self._correct, np.random.default_rng([self._seed, 0])
         result = np.zeros((self._draws, len(correct)))
         for group in self._groups:
             size = len(group)
             step = max(1, BLOCK // size)
             for start in range(0, self._draws, step):
                 rows = min(step, self._draws - start)
-                weights = _image_weights(generator, rows, size)
+                weights = image_weights(generator, rows, size)
                 result[start : start + rows] += weights @ correct[:, group].T / len(self._groups)
         return result
 
@@ -146,14 +153,30 @@ class Crossed:
         seed_part, image_part, interaction = (part if part > ROUNDING else 0.0 for part in parts)
         return Variance(seed_part, image_part, interaction, count, self.images)
 
+    def mean(self, rows: Sequence[int]) -> float:
+        """Return the mean of some runs (row numbers)."""
+        return float(self.values[list(rows)].mean())
+
     def estimate(self, rows: Sequence[int]) -> Estimate:
         """Return the mean of some runs of one strategy (row numbers) with its interval."""
         values = self.values[list(rows)]
         variance = self._variance(values, self._resampled[:, list(rows)])
         value = float(values.mean())
-        low, high = self._score_interval(value, variance)
+        low, high = self._interval(value, variance)
         share = variance.seeds / variance.total if variance.total else 0.0
         return Estimate(value, low, high, len(values), min(1.0, share))
+
+    def _interval(self, value: float, variance: Variance) -> tuple[float, float]:
+        """Return the score interval, of the value's place between the lowest and the highest there can be."""
+        lowest, span = self.range[0], self.range[1] - self.range[0]
+        place = replace(
+            variance,
+            seeds=variance.seeds / span**2,
+            images=variance.images / span**2,
+            interaction=variance.interaction / span**2,
+        )
+        low, high = self._score_interval((value - lowest) / span, place)
+        return lowest + span * low, lowest + span * high
 
     def _score_interval(self, value: float, variance: Variance) -> tuple[float, float]:
         """Wilson's score interval at the effective sample size, with t for z.
@@ -182,7 +205,8 @@ class Crossed:
             p = float(2 * stats.t.sf(abs(value) / error, degrees))
         else:
             half, p = self._without_variance(value)
-        low, high = max(-1.0, value - half), min(1.0, value + half)
+        most = self.range[1] - self.range[0]
+        low, high = max(-most, value - half), min(most, value + half)
         return Difference(value, low, high, p, len(values), error, degrees)
 
     def _without_variance(self, value: float) -> tuple[float, float]:
@@ -193,44 +217,19 @@ class Crossed:
         return half, 1.0 if value == 0 else min(1.0, 2.0 ** (1 - self.images))  # sign test
 
 
-class CrossedRatios(Crossed):
-    """Ratios of sums over images, such as IoU, of R runs on the same N images, resampled by image.
+class CrossedPooled(Crossed):
+    """A statistic of the whole set, of R runs on the same N images, resampled by image.
 
-    The metric is the mean over K ratios (classes), each the sum of its numerators over all images by that of
-    its denominators; a ratio that no drawn image has anything to say on is left out of the mean. Where
-    nothing varies there is no interval, only the value: the exact bounds of `Crossed` count right images.
-
-    Args:
-        numerators: float, shape (R, N, K).
-        denominators: float, shape (R, N, K).
-        weights: float, shape (N, K): how much an image says on a ratio (pixels of the class in its truth).
-        draws: number of resamples.
-        seed: of the random numbers.
+    Where nothing varies there is no interval, only the value: the exact bounds of `Crossed` count right
+    images.
     """
 
     proportions = False
 
-    def __init__(
-        self,
-        numerators: np.ndarray,
-        denominators: np.ndarray,
-        weights: np.ndarray,
-        draws: int = DRAWS,
-        seed: int = 0,
-    ) -> None:
-        self._groups = [np.arange(numerators.shape[1])]
+    def __init__(self, images: int, draws: int, seed: int) -> None:
+        self._groups = [np.arange(images)]
         self._draws, self._seed = draws, seed
-        self.images = numerators.shape[1]
-        self._sums = [numerators, denominators, weights[None]]
-        self.values = self._mean_ratios(np.ones((1, self.images)))[0]
-        generator = np.random.default_rng([seed, 0])
-        step = max(1, BLOCK // max(self.images, numerators.shape[0] * numerators.shape[2]))
-        self._resampled = np.concatenate(
-            [
-                self._mean_ratios(_image_weights(generator, min(step, draws - start), self.images))
-                for start in range(0, draws, step)
-            ]
-        )
+        self.images = images
 
     def _score_interval(self, value: float, variance: Variance) -> tuple[float, float]:
         if self._images_vary and variance.total == 0:
@@ -242,8 +241,46 @@ class CrossedRatios(Crossed):
         return (0.0 if self._images_vary else half), p
 
     def _most_effective(self, _seeds: int) -> float:
-        """An image holds many pixels, so their number sets no limit."""
+        """An image may hold much, such as pixels, so the number of images sets no limit."""
         return float("inf")
+
+
+class CrossedRatios(CrossedPooled):
+    """Ratios of sums over images, such as IoU, of R runs on the same N images, resampled by image.
+
+    The metric is the mean over K ratios (classes), each the sum of its numerators over all images by that of
+    its denominators; a ratio that no drawn image has anything to say on is left out of the mean.
+
+    Args:
+        numerators: float, shape (R, N, K).
+        denominators: float, shape (R, N, K).
+        weights: float, shape (N, K): how much an image says on a ratio (pixels of the class in its truth).
+        draws: number of resamples.
+        seed: of the random numbers.
+    """
+
+    def __init__(
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        weights: np.ndarray,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(numerators.shape[1], draws, seed)
+        self._sums = [numerators, denominators, weights[None]]
+        self.values = self._mean_ratios(np.ones((1, self.images)))[0]
+
+    def _resample(self) -> np.ndarray:
+        generator, draws = np.random.default_rng([self._seed, 0]), self._draws
+        runs, _, ratios = self._sums[0].shape
+        step = max(1, BLOCK // max(self.images, runs * ratios))
+        return np.concatenate(
+            [
+                self._mean_ratios(image_weights(generator, min(step, draws - start), self.images))
+                for start in range(0, draws, step)
+            ]
+        )
 
     def _mean_ratios(self, drawn: np.ndarray) -> np.ndarray:
         """Return the metric of each run, shape (D, R), under weights of the images, shape (D, N)."""
@@ -261,7 +298,7 @@ def _seed_weights(seed: int, draws: int, count: int) -> np.ndarray:
     return np.asarray(drawn / drawn.sum(axis=1, keepdims=True))
 
 
-def _image_weights(generator: np.random.Generator, rows: int, size: int) -> np.ndarray:
+def image_weights(generator: np.random.Generator, rows: int, size: int) -> np.ndarray:
     """Return `rows` resamples of size - 1 out of `size` images: weights with sum 1, shape (rows, size)."""
     if size == 1:
         return np.ones((rows, 1))

@@ -7,7 +7,8 @@ import pandas as pd
 
 from bench.analysis.comparisons import Comparison, number, p_words, signed
 from bench.analysis.evidence import Evidence, canonical
-from bench.analysis.summary import Result, Summary
+from bench.analysis.results import Result
+from bench.analysis.summary import Summary
 from bench.study.metrics import METRICS
 
 NOTHING = "\N{EN DASH}"
@@ -84,7 +85,7 @@ def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 
 def has_effects(summary: Summary) -> bool:
-    """Say whether there is an effect size: Cohen's h is for shares of independent answers."""
+    """Say whether there is an effect size: Cohen's h is for shares of independent predictions."""
     return any(pair.effect is not None for pair in summary.pairs)
 
 
@@ -95,7 +96,7 @@ def _pair(pair: Comparison) -> list[str]:
         f"{signed(d.value)} [{signed(d.low)}, {signed(d.high)}]",
         p_words(pair.p_holm).removeprefix("p ").removeprefix("= "),
         f"{pair.seeds_ahead} of {d.seeds}",
-        NOTHING if pair.detectable is None else f"{pair.detectable:.3f}",
+        NOTHING if pair.minimum_detectable_effect is None else f"{pair.minimum_detectable_effect:.3f}",
         pair.place,
     ]
 
@@ -178,8 +179,8 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
             "seeds": c.difference.seeds,
             "seeds_ahead": c.seeds_ahead,
             "seeds_behind": c.seeds_behind,
-            "margin": c.margin,
-            "detectable": c.detectable,
+            "critical_difference": c.critical_difference,
+            "minimum_detectable_effect": c.minimum_detectable_effect,
             "verdict": "not distinguishable" if c.place == "tied" else c.place,
         }
         for c in summary.pairs

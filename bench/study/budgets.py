@@ -3,6 +3,7 @@
 from typing import Literal
 
 from bench.core.errors import InputError
+from bench.study.metrics import METRICS, ShareRight
 from bench.study.schema import Study, with_changes
 from bench.study.tasks import TASKS
 
@@ -35,8 +36,12 @@ def with_labels(study: Study, count: int) -> Study:
     """Return the study with another number of training labels: the smaller of two is part of the larger.
 
     Raises:
-        InputError: where an image holds several labels.
+        InputError: where an image holds several labels, or the metric is no share of images.
     """
     if not TASKS[study.task].one_class:
         raise InputError(f"--sizes is not for {study.task}", study.name, "leave it out")
+    if not isinstance(METRICS[study.metric].statistic, ShareRight):
+        shares = [name for name, metric in METRICS.items() if isinstance(metric.statistic, ShareRight)]
+        remedy = f"choose one of {', '.join(shares)}"
+        raise InputError(f"--sizes is not for the metric {study.metric}", "metric", remedy)
     return with_changes(study, target=with_changes(study.target, train_labels=count))

@@ -117,6 +117,8 @@ class Metric:
         return 1 if self.direction == "higher" else -1
 
 
+IOU = Ratio(lambda n: (n.intersection, n.truth + n.predicted - n.intersection))
+
 METRICS: Registry[Metric] = Registry("metric")
 
 
@@ -143,7 +145,7 @@ METRICS.add(
         "mean IoU",
         "intersection over union of all pixels of a class, mean over classes",
         ("segmentation",),
-        Ratio(lambda n: (n.intersection, n.truth + n.predicted - n.intersection)),
+        IOU,
     )
 )
 METRICS.add(

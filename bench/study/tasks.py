@@ -8,6 +8,7 @@ read again). Its heads are in `models/heads`, its metrics in `study/metrics`.
 from dataclasses import dataclass
 
 from bench.core.registry import Registry
+from bench.study.metrics import IOU, ShareRight, Statistic
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Task:
         name: what a study says, and the name of the task's module in each room.
         summary: one line.
         heads: the kinds of heads that fit; the first is the default.
-        class_score: what a result by class is, as an axis names it.
+        class_statistic: what a result by class is.
+        class_score: the same as an axis names it.
         class_score_in_words: the same in a caption, with what the number beside a class counts.
         class_title: of the table of results by class.
         settings: of a study, that no other task has: dotted names.
@@ -30,6 +32,7 @@ class Task:
     name: str
     summary: str
     heads: tuple[str, ...]
+    class_statistic: Statistic
     class_score: str
     class_score_in_words: str
     class_title: str
@@ -45,6 +48,7 @@ TASKS.add(
         "classification",
         "a class for each image",
         heads=("linear", "concat_pool"),
+        class_statistic=ShareRight(),
         class_score="share right",
         class_score_in_words="the share of each class's test images (their number in brackets) that is right",
         class_title="Share of each class's test images that is right",
@@ -57,6 +61,7 @@ TASKS.add(
         "segmentation",
         "a class for each pixel",
         heads=("unet", "fcn32s"),
+        class_statistic=IOU,
         class_score="IoU",
         class_score_in_words="the IoU of each class (in brackets: how many test images show it)",
         class_title="IoU of each class, mean over seeds",

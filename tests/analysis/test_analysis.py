@@ -15,14 +15,15 @@ from scipy import stats
 from bench.analysis.comparisons import (
     Comparison,
     compare_all,
-    critical,
-    detectable,
+    critical_value,
     group,
     holm,
     letters,
+    minimum_detectable_effect,
 )
 from bench.analysis.errors_by_class import confused, confusion
-from bench.analysis.evidence import Evidence, answers, canonical
+from bench.analysis.evidence import Evidence, canonical
+from bench.analysis.predictions.base import read
 from bench.analysis.ranking import critical_difference, rank
 from bench.analysis.rules_of_thumb import ADVICE, judge
 from bench.analysis.summary import Summary, summarise
@@ -116,7 +117,7 @@ class TestPairs:
 
     def test_a_difference_of_the_margin_has_the_p_that_decides(self):
         found = crossed(answers_of(3, 6, 80)).difference([0, 1, 2], [3, 4, 5])
-        at = critical(found, 0.05 / 4, 80)
+        at = critical_value(found, 0.05 / 4, 80)
         assert 2 * stats.t.sf(at / found.error, found.degrees) == pytest.approx(0.05 / 4)
 
     @pytest.mark.parametrize("number", range(6))
@@ -126,14 +127,14 @@ class TestPairs:
         arms = [answer_at_random(draw, 2, difficulty, mean=mean)[0] for mean in (0.0, 0.3, 0.8, 1.4)]
         rows = {name: {1: 2 * i, 2: 2 * i + 1} for i, name in enumerate("abcd")}
         for c in compare_all(rows, crossed(np.concatenate(arms)), "d"):
-            beyond = c.margin is not None and abs(c.difference.value) > c.margin
+            beyond = c.critical_difference is not None and abs(c.difference.value) > c.critical_difference
             assert beyond == (c.place != "tied")
 
     def test_margin_without_spread_is_exact(self):
         same = crossed(np.ones((2, 20))).difference([0], [1])
-        assert critical(same, 0.05, 20) == pytest.approx(1 - 0.025 ** (1 / 20))
-        assert critical(same, 0.05, 1) is None
-        assert detectable(same, 0.05) is None
+        assert critical_value(same, 0.05, 20) == pytest.approx(1 - 0.025 ** (1 / 20))
+        assert critical_value(same, 0.05, 1) is None
+        assert minimum_detectable_effect(same, 0.05) is None
 
     @pytest.mark.parametrize("degrees", [4.0, 9.0, 30.0])
     def test_what_could_be_seen_agrees_with_statsmodels(self, degrees):
@@ -141,15 +142,17 @@ class TestPairs:
 
         size = TTestPower().solve_power(nobs=degrees + 1, alpha=0.05, power=0.8)
         found = Difference(0, 0, 0, 1, 5, 0.01, degrees)
-        assert detectable(found, 0.05) == pytest.approx(size * np.sqrt(degrees + 1) * 0.01, rel=1e-4)
+        assert minimum_detectable_effect(found, 0.05) == pytest.approx(
+            size * np.sqrt(degrees + 1) * 0.01, rel=1e-4
+        )
 
     def test_what_is_too_small_sees_nothing(self):
-        assert detectable(Difference(0, 0, 0, 1, 2, 0.2, 1.0), 0.005) is None
+        assert minimum_detectable_effect(Difference(0, 0, 0, 1, 2, 0.2, 1.0), 0.005) is None
 
     def test_what_could_be_seen_is_seen_in_eight_of_ten(self):
         """Normal seeds with a true difference of the detectable size."""
         draw, count, error = np.random.default_rng(1), 6, 0.02
-        size = detectable(Difference(0, 0, 0, 1, count, error, count - 1.0), 0.05)
+        size = minimum_detectable_effect(Difference(0, 0, 0, 1, count, error, count - 1.0), 0.05)
         samples = draw.normal(size, error * np.sqrt(count), (20_000, count))
         assert np.mean(stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.01)
 
@@ -360,14 +363,14 @@ class TestEvidence:
         short = made.predictions[
             ~((made.predictions["seed"] == 1) & (made.predictions["image"] == "0003.png"))
         ]
-        found = answers(replace(made, predictions=short))
+        found = read(replace(made, predictions=short))
         assert found.correct.shape == (15, 19)
         assert found.dropped == 1
 
     def test_an_image_named_twice_is_refused(self):
         made = make_evidence(images=5)
         with pytest.raises(ValueError, match="duplicate"):
-            answers(replace(made, predictions=pd.concat([made.predictions, made.predictions.iloc[:1]])))
+            read(replace(made, predictions=pd.concat([made.predictions, made.predictions.iloc[:1]])))
 
 
 class TestSummary:
@@ -594,7 +597,7 @@ class TestMistakes:
         made = make_evidence(make_study(strategies=["full"], seeds=1), images=4)
         answered = made.predictions.assign(target=["a", "a", "b", "c"], prediction=["b", "a", "b", "b"])
         summary = summarise(replace(made, predictions=answered), draws=50)
-        found = [(c.target, c.prediction, c.answers, c.share, c.examples) for c in summary.confused]
+        found = [(c.target, c.prediction, c.predictions, c.share, c.examples) for c in summary.confused]
         assert found == [("a", "b", 1, 0.5, ("0000.png",)), ("c", "b", 1, 1.0, ("0003.png",))]
         counts = confusion(replace(made, predictions=answered), "full")
         assert counts.to_numpy().tolist() == [["a", "a", 1], ["a", "b", 1], ["b", "b", 1], ["c", "b", 1]]

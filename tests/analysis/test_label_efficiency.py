@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from bench.analysis.evidence import Answers
 from bench.analysis.label_efficiency import (
     Crossover,
     Efficiency,
@@ -11,7 +10,9 @@ from bench.analysis.label_efficiency import (
     crossing,
     efficiency,
 )
+from bench.analysis.predictions.base import Predictions
 from bench.report.label_efficiency_report import draw_efficiency, numbers
+from bench.study.metrics import ShareRight
 from tests.support.synthetic import LEVEL, make_evidence, make_study
 
 SIZES = (10, 100, 1000)
@@ -46,13 +47,13 @@ def made(advantage, images=200, seeds=4, draw=0):
         level = np.concatenate([0.7 + more + skill, np.full(seeds, 0.7)])
         luck = random.normal(0, 0.1, (2 * seeds, images))
         correct = (hard + luck < level[:, None]).astype(float)
-        found[size] = Answers(rows, correct, np.array(["a", "b"] * (images // 2)), 0, images=names)
+        found[size] = Predictions(rows, correct, np.array(["a", "b"] * (images // 2)), 0, images=names)
     return found
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_clear_crossover_is_found_with_its_interval(balanced):
-    found = _crossover(made([-0.2, 0.2, 0.3]), PAIR, balanced, 500, 0)
+    found = _crossover(made([-0.2, 0.2, 0.3]), PAIR, ShareRight(balanced), 500, 0)
     assert found.outcome == "crosses"
     assert 10 < found.low <= found.labels <= found.high < 100
     assert found.labels == pytest.approx(10**1.5, rel=0.35)
@@ -60,11 +61,11 @@ def test_a_clear_crossover_is_found_with_its_interval(balanced):
 
 
 def test_ends_of_the_range():
-    never = _crossover(made([-0.3, -0.3, -0.2]), PAIR, False, 500, 0)
+    never = _crossover(made([-0.3, -0.3, -0.2]), PAIR, ShareRight(False), 500, 0)
     assert (never.outcome, never.labels, never.low, never.high) == ("none in range", None, None, None)
-    always = _crossover(made([0.2, 0.2, 0.2]), PAIR, False, 500, 0)
+    always = _crossover(made([0.2, 0.2, 0.2]), PAIR, ShareRight(False), 500, 0)
     assert (always.outcome, always.labels, always.low, always.high) == ("ahead throughout", None, 0, 0)
-    unsure = _crossover(made([-0.2, -0.05, 0.005]), PAIR, False, 500, 0)
+    unsure = _crossover(made([-0.2, -0.05, 0.005]), PAIR, ShareRight(False), 500, 0)
     assert unsure.high is None
     assert unsure.low is not None
 
@@ -73,14 +74,14 @@ def test_the_same_answers_never_cross():
     found = made([0, 0, 0])
     for answers in found.values():
         answers.correct[4:] = answers.correct[:4]
-    assert _crossover(found, PAIR, False, 200, 0).outcome == "none in range"
+    assert _crossover(found, PAIR, ShareRight(False), 200, 0).outcome == "none in range"
 
 
 def test_intervals_cover_the_true_crossover():
     """The truth, by a study of many images and seeds without luck in it, is at 10**1.5."""
     covered = 0
     for draw in range(120):
-        found = _crossover(made([-0.04, 0.04, 0.08], draw=draw), PAIR, False, 300, 0)
+        found = _crossover(made([-0.04, 0.04, 0.08], draw=draw), PAIR, ShareRight(False), 300, 0)
         low, high = found.low or 0, found.high or np.inf
         covered += (found.low is not None) and low <= 10**1.5 <= high
     assert covered >= 0.9 * 120

@@ -216,7 +216,7 @@ class TestStudyReport:
         assert len(data["curves"]) == 5 * 3
         best = data["tuning"].groupby("strategy")["best_so_far"].last()
         assert best.to_dict() == dict.fromkeys(LEVEL, 0.5)
-        assert data["confusion"]["answers"].sum() == 3 * 120  # the best has all seeds
+        assert data["confusion"]["predictions"].sum() == 3 * 120  # the best has all seeds
         assert data["gain_by_class"]["class"].tolist() in (["ant", "bee"], ["bee", "ant"])
         assert data["stages"].query("strategy == 'feature_extractor'")["change_mean"].eq(0).all()
 
@@ -339,7 +339,7 @@ class TestUnusual:
         write(unusual, tmp_path)
         found = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
         assert "full: of 3 final runs 3 failed." in found["notes"]
-        assert all(c["place"] == "tied" and c["detectable"] is None for c in found["pairs"])
+        assert all(c["place"] == "tied" and c["minimum_detectable_effect"] is None for c in found["pairs"])
         assert any("answered differently" in note for note in found["notes"])
         assert not (tmp_path / "figures" / "confused_pairs.png").exists()
 

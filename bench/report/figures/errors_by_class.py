@@ -54,7 +54,7 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
         linecolor=GRID,
         xticklabels=[short(name, 16) for name in names],
         yticklabels=[short(name, 16) for name in names],
-        cbar_kws={"label": "share of the class's answers", "aspect": 30, "pad": 0.02},
+        cbar_kws={"label": "share of the class's predictions", "aspect": 30, "pad": 0.02},
     )
     axes.tick_params(length=0)
     axes.tick_params(axis="x", rotation=90 if len(names) > 3 else 0)
@@ -69,7 +69,7 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
         counts,
         name="confusion",
         title=f"What {summary.best} confuses",
-        caption=f"Test answers of all seeds: of each class (row) the share taken for each (column).{every}",
+        caption=f"Test images, all seeds: of each class (row) the share taken as each (column).{every}",
         alt="Confusion matrix. Most confused: "
         + ("; ".join(_pair_words(p) for p in summary.confused[:5]) or "none")
         + ".",
@@ -81,7 +81,7 @@ def _most_confused(counts: pd.DataFrame) -> tuple[list[str], int]:
     classes = np.union1d(counts["target"], counts["prediction"])
     wrong = counts[counts["target"] != counts["prediction"]]
     mistakes = sum(
-        wrong.groupby(side)["answers"].sum().reindex(classes, fill_value=0).to_numpy()
+        wrong.groupby(side)["predictions"].sum().reindex(classes, fill_value=0).to_numpy()
         for side in ("target", "prediction")
     )
     order = np.argsort(-np.asarray(mistakes), kind="stable")[:CLASSES]
@@ -90,12 +90,12 @@ def _most_confused(counts: pd.DataFrame) -> tuple[list[str], int]:
 
 def _shares(counts: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Return the share of each class's answers that each class got: shape (names, names)."""
-    totals = counts.groupby("target")["answers"].sum()
+    totals = counts.groupby("target")["predictions"].sum()
     among = counts[counts["target"].isin(names) & counts["prediction"].isin(names)]
     place = {name: number for number, name in enumerate(names)}
     shares = np.zeros((len(names), len(names)))
     rows, columns = (among[side].map(place).to_numpy() for side in ("target", "prediction"))
-    shares[rows, columns] = among["answers"] / totals.loc[among["target"]].to_numpy()
+    shares[rows, columns] = among["predictions"] / totals.loc[among["target"]].to_numpy()
     return shares
 
 
@@ -132,7 +132,7 @@ def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
     bars.set_yticks([])
     bars.xaxis.set_major_locator(MaxNLocator(4))
     bars.xaxis.set_major_formatter(PercentFormatter(1))
-    bars.set_xlabel("share of the class's answers")
+    bars.set_xlabel("share of the class's predictions")
     sns.despine(ax=bars, left=True)
     for row, found in enumerate(pictures):
         for column, picture in enumerate([p for p in found if p is not None], 1):
@@ -140,8 +140,8 @@ def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
             axes.imshow(picture, interpolation="nearest")
             axes.set_axis_off()
     data = pd.DataFrame(
-        [(p.target, p.prediction, p.answers, p.share, "; ".join(p.examples)) for p in summary.confused],
-        columns=["target", "prediction", "answers", "share", "images"],
+        [(p.target, p.prediction, p.predictions, p.share, "; ".join(p.examples)) for p in summary.confused],
+        columns=["target", "prediction", "predictions", "share", "images"],
     )
     beside = " Beside: of the test images kept, those mistaken so by the most seeds." if columns else ""
     return take(
@@ -149,8 +149,8 @@ def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
         data,
         name="confused_pairs",
         title=f"The classes that {summary.best} confuses most",
-        caption="Class \N{RIGHTWARDS ARROW} what it is taken for, with the share of its answers, all seeds "
-        f"together.{beside}",
+        caption="Class \N{RIGHTWARDS ARROW} what it is taken for, with the share of its predictions, all "
+        f"seeds together.{beside}",
         alt="; ".join(_pair_words(pair) for pair in shown) + ".",
     )
 

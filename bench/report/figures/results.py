@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bench.analysis.evidence import Evidence, of_done
-from bench.analysis.summary import Result, Summary
+from bench.analysis.results import Result
+from bench.analysis.summary import Summary
 from bench.report import tables
 from bench.report.figures.base import Picture, take
 from bench.report.figures.label_layout import Label, label_right

@@ -1,0 +1,50 @@
+"""The predictions of the done runs of a study, in the shape that statistics take."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bench.analysis.evidence import Evidence
+from bench.study.metrics import Counts
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The predictions of R runs for the N images that all of them have.
+
+    Args:
+        rows: (strategy, seed) to row number.
+        correct: float, shape (R, N): what share of an image is right.
+        targets: the N class names; empty ones where images have no single class.
+        dropped: test images left out because some run has no prediction for them.
+        images: their N names, sorted.
+        classes: the K classes that occur in the truth.
+        count: returns what the images hold of each class.
+        scores: what each class is ranked by, float, shape (R, N, K); None where they are not stored.
+    """
+
+    rows: Mapping[tuple[str, int], int]
+    correct: np.ndarray
+    targets: np.ndarray
+    dropped: int
+    images: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    count: Callable[[], Counts] | None = None
+    scores: np.ndarray | None = None
+
+    @cached_property
+    def counts(self) -> Counts:
+        """What the images hold of each class."""
+        if self.count is None:
+            raise ValueError("these predictions say nothing of single classes")
+        return self.count()
+
+
+def read(evidence: Evidence) -> Predictions:
+    """Return the predictions of all done runs, read as the study's task keeps them."""
+    module = importlib.import_module(f"bench.analysis.predictions.{evidence.study.task}")
+    predictions: Predictions = module.read(evidence)
+    return predictions

@@ -1,0 +1,106 @@
+"""What each strategy reached and what it cost: the rows of a summary."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.evidence import Evidence, tuning_seconds
+from bench.analysis.rules_of_thumb import Place
+from bench.analysis.variance import Crossed, Estimate
+from bench.study.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one strategy reached and what it cost. None: no run is done, or nothing is stored.
+
+    Args:
+        done, failed, missing: final runs; together the study's seeds.
+        test: mean test metric over seeds with its interval.
+        test_mean, val_mean: the same mean, and the one that selects, from the runs' own metrics.
+        letters: of its groups: strategies that share none are told apart; empty without a result.
+        train_seconds, eval_seconds: mean of a final run, with what it spent on frozen features.
+        cached_seconds, uncached_seconds: mean of training and evaluation of a final run that finds its frozen
+            features, and of one that has to compute them; the same where nothing is frozen.
+        tuning_seconds: training and evaluation of all trials, with frozen features computed once.
+        trials: number of trials by status.
+        errors: distinct reasons of failed runs.
+    """
+
+    strategy: str
+    place: Place
+    letters: str
+    done: int
+    failed: int
+    missing: int
+    test: Estimate | None
+    test_mean: float | None
+    val_mean: float | None
+    train_seconds: float | None
+    eval_seconds: float | None
+    cached_seconds: float | None
+    uncached_seconds: float | None
+    tuning_seconds: float
+    trials: Mapping[str, int]
+    trainable_parameters: int | None
+    errors: tuple[str, ...]
+
+
+def best_by_validation(evidence: Evidence, without: str = "") -> str | None:
+    """Return the best strategy by mean validation metric; of equal ones the first in canonical order."""
+    means = evidence.done.groupby("strategy")[f"val_{evidence.study.metric}"].mean().dropna().to_dict()
+    sign = METRICS[evidence.study.metric].sign
+    return max(
+        (name for name in evidence.strategies if name in means and name != without),
+        key=lambda name: sign * means[name],
+        default=None,
+    )
+
+
+def result_of(
+    evidence: Evidence,
+    rows: Mapping[str, Mapping[int, int]],
+    crossed: Crossed | None,
+    name: str,
+    place: Place,
+) -> Result:
+    """Return what a strategy reached and what it cost."""
+    runs = evidence.runs[evidence.runs["strategy"] == name]
+    done = evidence.done[evidence.done["strategy"] == name]
+    trials = evidence.trials[evidence.trials["strategy"] == name]
+    cached, uncached = _costs(done)
+    parameters = _mean(done["trainable_parameters"])
+    return Result(
+        strategy=name,
+        place=place,
+        letters="",
+        done=len(done),
+        failed=len(runs) - len(done),
+        missing=max(0, evidence.study.seeds - len(runs)),
+        test=crossed.estimate(list(rows[name].values())) if crossed and name in rows else None,
+        test_mean=_mean(done[f"test_{evidence.study.metric}"]),
+        val_mean=_mean(done[f"val_{evidence.study.metric}"]),
+        train_seconds=_mean(done["train_seconds"]),
+        eval_seconds=_mean(done["eval_seconds"]),
+        cached_seconds=cached,
+        uncached_seconds=uncached,
+        tuning_seconds=float(tuning_seconds(trials).sum()),
+        trials={s: int((trials["status"] == s).sum()) for s in ("done", "pruned", "failed")},
+        trainable_parameters=None if parameters is None else round(parameters),
+        errors=tuple(sorted(set(runs.loc[runs["status"] == "failed", "error"].dropna().astype(str)))),
+    )
+
+
+def _costs(done: pd.DataFrame) -> tuple[float | None, float | None]:
+    """Return the mean seconds of a run with its frozen features at hand, and without."""
+    spent = done["train_seconds"].astype(float) + done["eval_seconds"].astype(float)
+    cached = done["cached_seconds"].astype(float).fillna(spent)  # runs of before it was kept
+    return _mean(cached), _mean(cached + done["feature_seconds"].astype(float).fillna(0.0))
+
+
+def _mean(values: "pd.Series[Any]") -> float | None:
+    mean = float(values.astype(float).mean()) if len(values) else float("nan")
+    return None if np.isnan(mean) else mean

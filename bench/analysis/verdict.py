@@ -1,0 +1,121 @@
+"""A summary in words: who won and how sure, and what a reader must know before believing it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.comparisons import POWER, Comparison
+from bench.analysis.errors_by_class import ClassResult
+from bench.analysis.evidence import Evidence
+from bench.analysis.predictions.base import Predictions
+from bench.analysis.results import Result, best_by_validation
+from bench.study.metrics import METRICS, Ratio, ShareRight
+from bench.study.schema import Study
+from bench.study.tasks import TASKS
+
+NEVER_FOUND = 0.005  # score below which a class is as good as never predicted
+
+
+def verdict(results: Sequence[Result], comparisons: Sequence[Comparison], study: Study, images: int) -> str:
+    """Return who won and how sure that is, in plain words."""
+    best = next((result for result in results if result.place == "best"), None)
+    if best is None:
+        return "No final run is done, so there is nothing to compare."
+    name, metric, test = best.strategy, METRICS[study.metric].label, best.test
+    if test is None:
+        return f"{name} is best by validation; its predictions are not stored, so nothing can be compared."
+    opening = (
+        f"{name} is best by validation: test {metric} {test.value:.3f} [{test.low:.3f}, {test.high:.3f}] "
+        f"({_count(test.seeds, 'seed')}, {_count(images, 'test image')})."
+    )
+    tied, ahead, behind = (
+        [c.strategy for c in comparisons if c.place == place] for place in ("tied", "ahead", "behind")
+    )
+    closing = [
+        f"It can't be told apart from {_and(tied)}." if tied else "",
+        f"On test it is beaten by {_and(ahead)}." if ahead else "",
+        f"It is ahead of {_and(behind)}." if behind else "",
+    ]
+    return " ".join([opening, *filter(None, closing)])
+
+
+def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Result]) -> tuple[str, ...]:
+    """Return what a reader must know before believing the verdict."""
+    notes = [_trouble(result) for result in results if result.failed or result.missing]
+    if any(result.test and result.test.seeds == 1 for result in results):
+        notes.append(
+            "A strategy with a single seed: how much seeds differ is unknown, its interval and comparisons "
+            "answer for the test images only."
+        )
+    unknown = evidence.done[[key not in predictions.rows for key in _keys(evidence.done)]]
+    if len(unknown):
+        named = ", ".join(f"{strategy} seed {seed}" for strategy, seed in _keys(unknown))
+        notes.append(f"Runs without stored predictions, left out of intervals and comparisons: {named}.")
+    if predictions.dropped:
+        notes.append(f"{_count(predictions.dropped, 'test image')} left out: not every run has a prediction.")
+    return (*notes, *_leaks(evidence, predictions))
+
+
+def _leaks(evidence: Evidence, predictions: Predictions) -> tuple[str, ...]:
+    """Say how many images have a near-duplicate in an earlier part, and what the best has without them."""
+    if not evidence.near_duplicates:
+        return ()
+    near = {image for image, part, *_ in evidence.near_duplicates if part == "test"}
+    apart = np.array([image not in near for image in predictions.images], dtype=bool)
+    best = best_by_validation(evidence)
+    rows = [row for (name, _), row in predictions.rows.items() if name == best]
+    without = ""
+    if rows and apart.any() and not apart.all() and METRICS[evidence.study.metric].statistic == ShareRight():
+        means = predictions.correct[rows].mean(), predictions.correct[rows][:, apart].mean()
+        without = f" On the other test images {best} has {means[1]:.3f} instead of {means[0]:.3f}."
+    return (f"Near-duplicates: {evidence.provenance['near-duplicates across parts']}.{without}",)
+
+
+def never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]:
+    """Name the classes that no strategy ever finds: an average hides them."""
+    lost = [c.name for c in classes if c.recall and max(c.recall.values()) < NEVER_FOUND]
+    statistic = METRICS[study.metric].statistic
+    averaged = isinstance(statistic, Ratio) and not statistic.together
+    counted = f" They count in the mean of all {len(classes)}." if averaged else ""
+    score = TASKS[study.task].class_score
+    return (f"Found by no strategy ({score} below {NEVER_FOUND:g}): {_and(lost)}.{counted}",) if lost else ()
+
+
+def sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Say how small a difference from the best this study could have seen."""
+    sizes = sorted(
+        c.minimum_detectable_effect for c in comparisons if c.minimum_detectable_effect is not None
+    )
+    if not comparisons:
+        return ()
+    if all(c.difference.degrees is None for c in comparisons):
+        return ("No prediction for a test image differs, so what this study could have seen is unknown.",)
+    if not sizes:
+        return ("No difference from the best would have been seen with power 0.8 by a study this small.",)
+    least, most = f"{sizes[0]:.3f}", f"{sizes[-1]:.3f}"
+    spread = least if least == most else f"{least} to {most}, by strategy"
+    opening = f"The smallest true difference from the best that this study could have seen (power {POWER:g})"
+    return (f"{opening}: {spread}.",)
+
+
+def _trouble(result: Result) -> str:
+    total = result.done + result.failed + result.missing
+    parts = [
+        f"{result.failed} failed" if result.failed else "",
+        f"{result.missing} not run" if result.missing else "",
+    ]
+    reasons = f" ({'; '.join(result.errors)})" if result.errors else ""
+    return f"{result.strategy}: of {_count(total, 'final run')} {_and([p for p in parts if p])}{reasons}."
+
+
+def _keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
+    return [(str(strategy), int(seed)) for strategy, seed in zip(runs["strategy"], runs["seed"], strict=True)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
