@@ -141,6 +141,15 @@ METRICS.add(
 )
 METRICS.add(
     Metric(
+        "macro_f1",
+        "macro-F1",
+        "harmonic mean of a class's precision and recall, mean over classes",
+        ("classification",),
+        Ratio(lambda n: (2 * n.intersection, n.truth + n.predicted)),
+    )
+)
+METRICS.add(
+    Metric(
         "mean_iou",
         "mean IoU",
         "intersection over union of all pixels of a class, mean over classes",

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.analysis.predictions.base import Predictions
+from bench.analysis.predictions.classification import one_class_counts
+from bench.analysis.statistics import value
 from bench.data.dataset import Dataset
+from bench.study.metrics import METRICS
 from bench.study.schema import Study, Training
 from bench.training.metrics import score
 from bench.training.targets.base import PredictionRecord
@@ -43,10 +47,14 @@ class Classes:
         return logits.float()
 
     def score(
-        self, predictions: Tensor, indices: np.ndarray, _metrics: Collection[str] = ()
+        self, predictions: Tensor, indices: np.ndarray, metrics: Collection[str] = ()
     ) -> dict[str, float]:
-        """Return loss, accuracy and balanced accuracy."""
-        return score(predictions, self.labels[indices])
+        """Return loss, accuracy, balanced accuracy, and the metrics named."""
+        scores = score(predictions, self.labels[indices])
+        if others := [name for name in metrics if name not in scores]:
+            run = _one_run(predictions, self.labels[indices])
+            scores |= {name: value(METRICS[name], run) for name in others}
+        return scores
 
     def record(
         self,
@@ -65,6 +73,25 @@ class Classes:
             "probability": (shifted.max(1) / shifted.sum(1)).round(6),
         }
         return PredictionRecord(columns)
+
+
+def _one_run(logits: Tensor, labels: Tensor) -> Predictions:
+    """Return the predictions of a run, as statistics take them: of images that are shown by number."""
+    truth, one_hot = labels.cpu().numpy(), np.eye(logits.shape[1])
+    predicted = logits.argmax(1).cpu().numpy()
+    return Predictions(
+        rows={},
+        correct=(predicted == truth).astype(float)[None],
+        targets=truth,
+        dropped=0,
+        count=lambda: one_class_counts(one_hot[truth], one_hot[predicted][None]),
+        scores=ranked_by(logits).cpu().numpy()[None],
+    )
+
+
+def ranked_by(logits: Tensor) -> Tensor:
+    """Return what a class's images are ranked by: log-probabilities, which still differ close to 1."""
+    return functional.log_softmax(logits.float(), 1)
 
 
 def targets(_study: Study, dataset: Dataset, device: str) -> Classes:
