@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.core.runs import Scores
 from bench.study.metrics import metrics_of
 from bench.study.schema import Study
 
@@ -68,6 +69,7 @@ class Evidence:
             what it puts out with the pretrained weights and with its own, on the same images. No change of
             what did not start there. Empty where nothing is known.
         images: small PNG pictures of test images by name, as far as they are at hand.
+        scores: what each run ranks the test images by, by (strategy, seed); where the metric needs it.
         examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
             or "worst"); for segmentation only.
         near_duplicates: of a val or test image: its name, its part, that of its near-duplicate, and the part.
@@ -84,6 +86,7 @@ class Evidence:
     provenance: dict[str, Any] = field(default_factory=dict)
     stages: pd.DataFrame = field(default_factory=pd.DataFrame)
     images: Mapping[str, bytes] = field(default_factory=dict)
+    scores: Mapping[tuple[str, int], Scores] = field(default_factory=dict)
     examples: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
     near_duplicates: tuple[tuple[str, str, str, str], ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()

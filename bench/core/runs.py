@@ -1,11 +1,11 @@
 """What a run is and what came of it: `Arm`, `RunSpec`, `RunResult`, and the keys that identify them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.core.hashing import (
     digest,
@@ -13,6 +13,9 @@ from bench.core.hashing import (
 from bench.core.versions import (
     PROTOCOL,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Value = float | int | str
 
@@ -119,3 +122,18 @@ class RunResult:
 def derive_seed(seed: int, purpose: str) -> int:
     """Return an independent 60-bit seed for one purpose of a run's seed."""
     return int(digest([seed, purpose])[:15], 16)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a run ranks images by, class by class: higher where it is surer that an image shows the class.
+
+    Args:
+        images: the names of N images.
+        classes: the names of K classes.
+        values: float32, shape (N, K).
+    """
+
+    images: Sequence[str]
+    classes: Sequence[str]
+    values: "np.ndarray"

@@ -14,6 +14,7 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.loading import (
     parse,
 )
+from bench.study.metrics import METRICS, Ranking
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 from bench.tracking import frames, store_uri
@@ -110,12 +111,19 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         provenance={**facts.provenance} | provenance_of_runs(store, done, sum(map(total_seconds, tables))),
         stages=frames.stages(done),
         images=_unzipped(next(store.reader.read_all([found], PICTURES))),
+        scores=store.reader.scores(done) if _ranks(study) else {},
         examples=store.reader.examples(done) if TASKS[study.task].keeps_pictures else {},
         near_duplicates=facts.near_duplicates,
         left_out=facts.left_out,
         run_pages=store.connection.run_pages,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )
+
+
+def _ranks(study: Study) -> bool:
+    """Say whether a report needs what images are ranked by."""
+    statistics = (METRICS[study.metric].statistic, TASKS[study.task].class_statistic)
+    return any(isinstance(statistic, Ranking) for statistic in statistics)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from bench.core.runs import (
     Purpose,
     RunResult,
     RunSpec,
+    Scores,
     Status,
 )
 from bench.system.csv_tables import from_csv
@@ -20,6 +21,7 @@ from bench.tracking import frames, store_uri
 from bench.tracking.connection import PAGE, Connection
 from bench.tracking.frames import COSTS, FoundRun, FoundStudy
 from bench.tracking.live_run import EPOCH, NOTHING
+from bench.tracking.score_files import SCORES, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,6 +159,16 @@ class Reader:
         ]
         kept = [part[[name for name in columns if name in part]] for part in parts]
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns[:5])
+
+    def scores(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int], Scores]:
+        """Return what runs rank test images by, by (strategy, seed).
+
+        Raises:
+            InputError: if a run doesn't keep it.
+        """
+        contents = self.read_all(runs, SCORES)
+        who = [(run.tags["strategy"], int(run.tags["seed"])) for run in runs]
+        return {key: read_scores(content) for key, content in zip(who, contents, strict=True)}
 
     def examples(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int, str], bytes]:
         """Return the pictures that runs of segmentation keep, by (strategy, seed, best, median or worst)."""

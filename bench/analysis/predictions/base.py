@@ -1,7 +1,7 @@
 """The predictions of the done runs of a study, in the shape that statistics take."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +41,21 @@ class Predictions:
         if self.count is None:
             raise ValueError("these predictions say nothing of single classes")
         return self.count()
+
+
+def scores_of(
+    evidence: Evidence, rows: Iterable[tuple[str, int]], images: Sequence[str], classes: Sequence[str]
+) -> np.ndarray | None:
+    """Return what runs rank images by, shape (R, N, K), in the order given; None where it is not stored."""
+    keys = list(rows)
+    if not keys or not all(key in evidence.scores for key in keys):
+        return None
+    found = []
+    for stored in map(evidence.scores.__getitem__, keys):
+        row = {name: place for place, name in enumerate(stored.images)}
+        column = {name: place for place, name in enumerate(stored.classes)}
+        found.append(stored.values[np.ix_([row[n] for n in images], [column[n] for n in classes])])
+    return np.stack(found).astype(float)
 
 
 def read(evidence: Evidence) -> Predictions:

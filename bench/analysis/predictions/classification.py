@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.evidence import Evidence, of_done
-from bench.analysis.predictions.base import Predictions
+from bench.analysis.predictions.base import Predictions, scores_of
 from bench.study.metrics import Counts
 
 KEY = ["strategy", "seed"]
@@ -24,14 +24,17 @@ def read(evidence: Evidence) -> Predictions:
         predicted = _by_image(known, "prediction")[complete.columns].astype(str).to_numpy(dtype=str)
         return one_class_counts(_one_hot(targets, classes), _one_hot(predicted, classes))
 
+    rows = {(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(complete.index)}
+    images, names = tuple(map(str, complete.columns)), tuple(map(str, classes))
     return Predictions(
-        rows={(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(complete.index)},
+        rows=rows,
         correct=complete.to_numpy(dtype=float),
         targets=targets,
         dropped=table.shape[1] - complete.shape[1],
-        images=tuple(map(str, complete.columns)),
-        classes=tuple(map(str, classes)),
+        images=images,
+        classes=names,
         count=count,
+        scores=scores_of(evidence, rows, images, names),
     )
 
 

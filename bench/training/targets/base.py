@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from bench.core.runs import Scores
 from bench.data.dataset import Dataset
 from bench.study.schema import Study, Training
 
@@ -18,12 +19,12 @@ class PredictionRecord:
 
     Args:
         columns: of `predictions.csv`, by name.
-        scores: what each class is ranked by, float32, shape (N, classes); None where they are not kept.
+        scores: what each class is ranked by; None where they are not kept.
         pictures: PNG files by name.
     """
 
     columns: Mapping[str, Sequence[object] | np.ndarray]
-    scores: np.ndarray | None = None
+    scores: Scores | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 

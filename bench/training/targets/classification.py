@@ -1,5 +1,6 @@
 """A class for each image: cross-entropy, and the logits as predictions."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -11,11 +12,14 @@ from torch.nn import functional
 from bench.analysis.predictions.base import Predictions
 from bench.analysis.predictions.classification import one_class_counts
 from bench.analysis.statistics import value
+from bench.core.runs import Scores
 from bench.data.dataset import Dataset
-from bench.study.metrics import METRICS
+from bench.study.metrics import METRICS, Ranking
 from bench.study.schema import Study, Training
 from bench.training.metrics import score
 from bench.training.targets.base import PredictionRecord
+
+MOST_SCORES = 1_000_000  # 4 MB; where the study's metric needs them there is no limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +28,11 @@ class Classes:
 
     Args:
         labels: int64, shape (N,), of the whole data set, on the device.
+        most_scores: of all images and classes up to which they are kept with the predictions.
     """
 
     labels: Tensor
+    most_scores: float = MOST_SCORES
 
     def loss(
         self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
@@ -66,13 +72,17 @@ class Classes:
         """Return a row for each image: its class, the class predicted, and that one's probability."""
         logits = predictions.cpu().numpy()
         shifted = np.exp(logits - logits.max(1, keepdims=True))
+        images = [dataset.names[i] for i in indices]
         columns = {
-            "image": [dataset.names[i] for i in indices],
+            "image": images,
             "target": [dataset.classes[i] for i in dataset.labels[indices]],
             "prediction": [dataset.classes[i] for i in logits.argmax(1)],
             "probability": (shifted.max(1) / shifted.sum(1)).round(6),
         }
-        return PredictionRecord(columns)
+        if predictions.numel() > self.most_scores:
+            return PredictionRecord(columns)
+        scores = ranked_by(predictions).cpu().numpy()
+        return PredictionRecord(columns, Scores(images, dataset.classes, scores))
 
 
 def _one_run(logits: Tensor, labels: Tensor) -> Predictions:
@@ -94,6 +104,8 @@ def ranked_by(logits: Tensor) -> Tensor:
     return functional.log_softmax(logits.float(), 1)
 
 
-def targets(_study: Study, dataset: Dataset, device: str) -> Classes:
+def targets(study: Study, dataset: Dataset, device: str) -> Classes:
     """Return the classes of a data set, on a device."""
-    return Classes(torch.from_numpy(dataset.labels).to(device))
+    ranks = isinstance(METRICS[study.metric].statistic, Ranking)
+    limit = math.inf if ranks else MOST_SCORES
+    return Classes(torch.from_numpy(dataset.labels).to(device), limit)
