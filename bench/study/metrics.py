@@ -118,6 +118,7 @@ class Metric:
 
 
 IOU = Ratio(lambda n: (n.intersection, n.truth + n.predicted - n.intersection))
+PRECISION = Ranking(lambda r: r.positives_from / r.images_from)
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -146,6 +147,24 @@ METRICS.add(
         "harmonic mean of a class's precision and recall, mean over classes",
         ("classification",),
         Ratio(lambda n: (2 * n.intersection, n.truth + n.predicted)),
+    )
+)
+METRICS.add(
+    Metric(
+        "auroc",
+        "AUROC",
+        "area under the ROC curve of a class against all others, mean over classes",
+        ("classification",),
+        Ranking(lambda r: r.negatives_below / r.negatives),
+    )
+)
+METRICS.add(
+    Metric(
+        "average_precision",
+        "average precision",
+        "precision at each image of a class in the ranking for it, mean over images and over classes",
+        ("classification",),
+        PRECISION,
     )
 )
 METRICS.add(

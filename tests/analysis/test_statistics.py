@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from bench.analysis.predictions.base import Predictions, read
 from bench.analysis.predictions.classification import one_class_counts
@@ -31,10 +31,10 @@ def predictions_of(labels, scores):
     return Predictions(rows, correct, labels.astype(str), 0, count=lambda: counts, scores=scores)
 
 
-def coverage(name, studies=120):
+def coverage(name, studies=120, of=20_000):
     """The share of studies whose interval holds the value of a set that is as good as infinite."""
     metric = METRICS[name]
-    truth = value(metric, predictions_of(*drawn(images=20_000, runs=1, seed=999)))
+    truth = value(metric, predictions_of(*drawn(images=of, runs=1, seed=999)))
     inside = 0
     for number in range(studies):
         found = resampled(metric, predictions_of(*drawn(images=60, runs=4, seed=number)), draws=200)
@@ -54,6 +54,40 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_intervals_of_macro_f1_cover_it():
     assert coverage("macro_f1") > 0.88
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rankings_are_those_of_scikit_learn(ties):
+    labels, scores = drawn()
+    scores = scores.round() if ties else scores
+    predictions = predictions_of(labels, scores)
+    truth = np.eye(4)[labels]
+    for name, theirs in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        found = resampled(METRICS[name], predictions, draws=50)
+        assert found.values.tolist() == pytest.approx([theirs(truth, run, average="macro") for run in scores])
+        estimate = found.estimate([0, 1, 2])
+        assert estimate.low < estimate.value < estimate.high
+
+
+def test_a_resampled_ranking_is_that_of_the_images_drawn():
+    """Weights count images: the metric under them is that of a set in which images are repeated."""
+    labels, scores = drawn(classes=3, images=30, runs=1)
+    times = np.random.default_rng(1).integers(0, 4, 30)
+    for name, theirs in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        found = resampled(METRICS[name], predictions_of(labels, scores))._means(times[None] / times.sum())
+        repeated = np.repeat(np.eye(3)[labels], times, 0), np.repeat(scores[0], times, 0)
+        assert found[0, 0] == pytest.approx(theirs(*repeated, average="macro"))
+
+
+@pytest.mark.parametrize("name", ["auroc", "average_precision"])
+def test_intervals_of_rankings_cover_them(name):
+    assert coverage(name, studies=60, of=4000) > 0.87
+
+
+def test_without_scores_a_ranking_is_refused():
+    predictions = dataclasses.replace(predictions_of(*drawn()), scores=None)
+    with pytest.raises(ValueError, match="are not stored"):
+        resampled(METRICS["auroc"], predictions)
 
 
 def test_an_unknown_statistic_raises():
