@@ -31,6 +31,18 @@ class StoreAwayError(InputError):
     """The run store can't be reached now; it may be back later."""
 
 
+class NotDeliveredError(StoreAwayError):
+    """A run is known here by a provisional id, and the store has none for it."""
+
+
+class RefusedError(InputError):
+    """The run store refuses a write for what it is: sent again it would be refused again."""
+
+
+class RunGoneError(RefusedError):
+    """The run that was to be written to is not in the store any more, nor among what was deleted there."""
+
+
 def nearest(name: str, valid: Iterable[str], most: int = 12) -> str:
     """Return a remedy for an unknown name: the closest valid one, or the list of what is valid."""
     names = sorted(valid)

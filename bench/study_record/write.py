@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.core.hashing import canonical_json
 from bench.data.dataset import Dataset
 from bench.data.near_duplicates import near_duplicates
 from bench.study.loading import (
@@ -28,6 +29,7 @@ from bench.study_record.provenance import (
     provenance_of_plan,
 )
 from bench.tracking.frames import FoundStudy
+from bench.tracking.live_run import FILES
 from bench.tracking.store import RunStore
 
 MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
@@ -52,6 +54,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
     )
+    sizes_of_files: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (STUDY, as_yaml(plan.study).encode()),
@@ -61,7 +64,9 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
             file = Path(folder) / name
             file.write_bytes(content)
             store.writer.upload(run_id, name, file)
+            sizes_of_files[name] = len(content)
     tags = {"bench.record": identity(plan), "bench.study": settings_digest(plan.study), "budget": budget}
+    tags |= {FILES: canonical_json(sizes_of_files)}
     tags |= {"bench.sizes": "one of several"} if sizes else {}
     store.writer.write(run_id, [], {}, tags)
 

@@ -1,5 +1,6 @@
 """Files are written so that no reader ever sees half of one."""
 
+import errno
 import os
 import tempfile
 import uuid
@@ -12,15 +13,41 @@ from bench.core.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure."""
+    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
+
+    Once it is done the file survives a power cut, whole; that costs two waits for the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.touch(exist_ok=False)  # and not `mkstemp`, which knows better than the user's umask
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that can't, or needn't
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_up_to(path: Path, top: Path) -> None:
+    """Wait until a file is on the disk, and all folders that lead to it from `top`, which is one of them."""
+    sync(path)
+    for folder in path.parents:
+        sync(folder)
+        if folder == top:
+            return
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,12 +1,13 @@
 """MLflow's client, each of whose failures is one line that names the store."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import InputError, StoreAwayError
+from bench.core.errors import InputError, RefusedError, StoreAwayError
 from bench.system import files
 from bench.tracking import store_uri
 
@@ -21,8 +22,16 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 # What MLflow calls a connection that fails, a server's fault and a database that is locked or gone; None: the
-# network's or the disk's own errors.
-AWAY = {None, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+# network's or the disk's own errors. A password that has expired loses nothing either: what is written waits.
+AWAY = {
+    None,
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "UNAUTHENTICATED",
+    "CUSTOMER_UNAUTHORIZED",
+    "PERMISSION_DENIED",
+}
 
 
 def make_database(file: Path | None) -> None:
@@ -80,15 +89,18 @@ class ExplainedClient:
 
 @contextmanager
 def explained_failures(uri: str) -> Iterator[None]:
-    """Turn what MLflow or the network raise into one line; our own wrong arguments stay as they are."""
+    """Turn what MLflow or the network raise into one line."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except (MlflowException, OSError) as error:
-        if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-            raise
+    except (MlflowException, OSError, sqlite3.Error) as error:
         remedy = "is the server running?" if store_uri.is_server(uri) else ""
-        kind = StoreAwayError if getattr(error, "error_code", None) in AWAY else InputError
+        kind = StoreAwayError if getattr(error, "error_code", None) in AWAY else RefusedError
         why = store_uri.why_away(error) if store_uri.is_server(uri) else store_uri.first_line(error)
         raise kind(f"the run store failed: {why}", store_uri.shown(uri), remedy) from error
+
+
+def may_be_refusal(error: BaseException) -> bool:
+    """Say whether a store that failed may have failed at what it was given: both are an internal error."""
+    return getattr(error.__cause__, "error_code", None) == "INTERNAL_ERROR"

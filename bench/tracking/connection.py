@@ -3,13 +3,17 @@
 import logging
 import os
 import re
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from bench.core.errors import InputError, NotStoredError
-from bench.tracking import store_uri
+from bench.core.errors import InputError, NotStoredError, RefusedError, RunGoneError, StoreAwayError
+from bench.tracking import relocation, store_uri
 from bench.tracking.client import SETTINGS, ExplainedClient, make_database
 
 PAGE = 1000  # runs fetched at a time
+log = logging.getLogger(__name__)
+
 LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
 
 
@@ -46,6 +50,8 @@ class Connection:
             raise NotStoredError("there is no run store", store_uri.shown(self.uri), "run `bench run` first")
         with store_uri.one_at_a_time(self.uri):
             make_database(file)
+            with self.client.explained():
+                relocation.heal(self.uri)
             return self._find_experiment(create=create)
 
     def _find_experiment(self, *, create: bool) -> str:
@@ -63,18 +69,64 @@ class Connection:
                 if found is None:
                     raise
         if found.lifecycle_stage != "active":
-            remedy = f"bring it back: mlflow experiments restore -x {found.experiment_id}"
-            raise InputError(f"the experiment '{name}' was deleted", where, remedy)
+            raise InputError(f"the experiment '{name}' was deleted", where, _restoring(found.experiment_id))
         return str(found.experiment_id)
 
-    def search(self, condition: str) -> list[Any]:
-        """Return all of the experiment's runs that meet a condition, newest first."""
+    def answers(self) -> bool:
+        """Say whether the store answers; one that does refused what it failed at."""
+        try:
+            self.client.get_experiment(self.experiment_id)
+        except StoreAwayError:
+            return False
+        return True
+
+    def require_experiment(self) -> None:
+        """Raise StoreAwayError if the experiment was deleted: until it is restored, all writes wait."""
+        if self.client.get_experiment(self.experiment_id).lifecycle_stage != "active":
+            what = f"the experiment '{self.experiment}' was deleted"
+            raise StoreAwayError(what, store_uri.shown(self.uri), _restoring(self.experiment_id))
+
+    def restore_run(self, run_id: str) -> bool:
+        """Bring a run back that was deleted while it was needed; say whether it had been.
+
+        Raises:
+            RunGoneError: if it was removed for good.
+            StoreAwayError: if the whole experiment was deleted.
+        """
+        self.require_experiment()
+        try:
+            run = self.client.get_run(run_id)
+        except RefusedError as error:
+            raise RunGoneError(error.what, error.where) from error
+        if run.info.lifecycle_stage == "active":
+            return False
+        self.client.restore_run(run_id)
+        log.warning(
+            "bench: the run '%s' (%s) was deleted while it was going on; it is restored",
+            run.info.run_name,
+            run_id,
+        )
+        return True
+
+    @cached_property
+    def _local_artifacts(self) -> Path | None:
+        """The folder of the experiment's artifacts, if it is one of this machine."""
+        return store_uri.local_path(self.client.get_experiment(self.experiment_id).artifact_location)
+
+    def artifact_file(self, run_id: str, name: str) -> Path | None:
+        """Return the file that an artifact is, if it is one of this machine."""
+        folder = self._local_artifacts
+        return folder / run_id / "artifacts" / name if folder else None
+
+    def search(self, condition: str, *, deleted: bool = False) -> list[Any]:
+        """Return all of the experiment's runs that meet a condition, newest first; `deleted`: those, too."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         runs: list[Any] = []
         token: str | None = None
         while True:
-            page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=PAGE, page_token=token
-            )
+            page = self.client.search_runs([self.experiment_id], condition, view, PAGE, page_token=token)
             runs += page
             if not (token := page.token):
                 return runs
@@ -94,3 +146,7 @@ class Connection:
         """What stands before a run's id in the address of its page; of a local store, where `bench ui` is."""
         server = store_uri.shown(self.uri) if store_uri.is_server(self.uri) else LOCAL_UI
         return f"{server}/#/experiments/{self.experiment_id}/runs/"
+
+
+def _restoring(experiment_id: str) -> str:
+    return f"bring it back: mlflow experiments restore -x {experiment_id}"

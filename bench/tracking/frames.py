@@ -31,6 +31,7 @@ class FoundRun:
         tags: all tags.
         artifacts: the address of its files.
         epoch_metrics: the names of what was measured at each epoch.
+        curve: of a trial that was asked for with it: epoch (from 0) and the metric's value, in order.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class FoundRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: str = ""
     epoch_metrics: frozenset[str] = frozenset()
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def by_key(runs: Iterable[FoundRun], keys: Collection[str]) -> dict[str, FoundRu
 
 
 def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun]:
-    """Return the newest run for each arm and trial number, by arm and number.
+    """Return a run for each arm and trial number, by both: one that did not fail first, then the newest.
 
     Args:
         runs: newest first; those without the tag `trial` are no trials of a study.
@@ -88,7 +90,10 @@ def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun
     newest: dict[tuple[int, int], FoundRun] = {}
     for run in runs:
         if (arm := run.tags.get("bench.arm_key")) in order and "trial" in run.tags:
-            newest.setdefault((order[arm], int(run.tags["trial"])), run)
+            place = (order[arm], int(run.tags["trial"]))
+            known = newest.setdefault(place, run)
+            if known.status is Status.FAILED and run.status is not Status.FAILED:
+                newest[place] = run
     return [run for _, run in sorted(newest.items(), key=lambda item: item[0])]
 
 

@@ -1,19 +1,23 @@
 """A run that is going on: its values are collected and written together, as each write costs milliseconds."""
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, RunGoneError
 from bench.core.hashing import canonical_json
 from bench.core.runs import RunResult, Status
 from bench.tracking.frames import COSTS
 
+log = logging.getLogger(__name__)
+
 FLUSH_SECONDS, LONGEST_PAUSE = 5.0, 300.0  # between two writes; the same while the store is gone
+FILES = "bench.files"  # the tag with a run's files and their bytes, without which it is not whole
 EPOCH = "epoch/"  # prefix of the per-epoch metrics
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -49,14 +53,14 @@ class LiveRun:
 
     Args:
         writer: the store.
-        run_id: MLflow's id of the run.
+        begin: begins the run and returns its id; asked again if the run is removed from the store.
         params: written with the first values.
     """
 
-    def __init__(self, writer: Writer, run_id: str, params: Mapping[str, Any]) -> None:
-        self.run_id = run_id
-        self._writer = writer
-        self._params = params
+    def __init__(self, writer: Writer, begin: Callable[[], str], params: Mapping[str, Any]) -> None:
+        self.run_id = begin()
+        self._writer, self._begin = writer, begin
+        self._all_params = self._params = params
         self._points: list[Point] = []
         self._epochs: set[int] = set()
         self._not_finite: list[str] = []
@@ -89,6 +93,15 @@ class LiveRun:
         Raises:
             InputError: if the store can't be reached.
         """
+        try:
+            self._finish(result, files)
+        except RunGoneError as error:
+            log.warning("bench: %s; it is made again", error)
+            self.run_id, self._params = self._begin(), self._all_params
+            self._points, self._epochs, self._not_finite = [], set(), []
+            self._finish(result, files)
+
+    def _finish(self, result: RunResult, files: Mapping[str, Path]) -> None:
         for row in result.curve:
             if int(row["epoch"]) not in self._epochs:
                 self._take_epoch(int(row["epoch"]), row)
@@ -102,6 +115,9 @@ class LiveRun:
             "bench.status": result.status.value,
             "bench.environment": canonical_json(dict(result.environment)),
             "bench.error": result.error,
+            FILES: canonical_json({name: file.stat().st_size for name, file in files.items()})
+            if files
+            else "",
             "bench.diverged": "yes" if result.diverged else "",
             "bench.not_finite": ", ".join(self._not_finite),
         }

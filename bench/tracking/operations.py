@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bench.core.errors import InputError, StoreAwayError
+from bench.core.errors import NotDeliveredError, RefusedError
+from bench.system.files import sync_up_to
 from bench.tracking import store_uri
 from bench.tracking.connection import Connection
 from bench.tracking.live_run import End, Point
@@ -36,7 +37,7 @@ class ProvisionalIds:
         """Return the store's id of a run.
 
         Raises:
-            StoreAwayError: if the run is not delivered yet.
+            NotDeliveredError: if the run is not in the store.
         """
         if not run_id.startswith(PROVISIONAL):
             return run_id
@@ -45,7 +46,7 @@ class ProvisionalIds:
             found = self.begun(token) or self._first(f"tags.\"{OPENED}{token}\" = 'later'")
             if not found:
                 where = store_uri.shown(self._connection.uri)
-                raise StoreAwayError(f"the run {run_id} is not delivered yet", where)
+                raise NotDeliveredError(f"the run {run_id} is not in the store", where)
             self._ids[run_id] = found
         return self._ids[run_id]
 
@@ -58,7 +59,7 @@ class ProvisionalIds:
         return {**tags, PARENT: self.resolve(tags[PARENT])} if tags.get(PARENT) else dict(tags)
 
     def _first(self, condition: str) -> str:
-        found = self._connection.search(condition)
+        found = self._connection.search(condition, deleted=True)
         return str(found[0].info.run_id) if found else ""
 
 
@@ -150,12 +151,13 @@ class Upload(RunOperation):
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / uuid.uuid4().hex
         shutil.copyfile(self.file, copy)
+        sync_up_to(copy, folder.parent)
         return replace(self, file=str(copy))
 
     def apply_to(self, run_id: str, writer: Writer) -> None:
         """Upload it."""
         if not Path(self.file).exists():  # to MLflow this would look like a store that is away
-            raise InputError("the file that was to be kept is gone", self.file)
+            raise RefusedError("the file that was to be kept is gone", self.file)
         writer.upload(run_id, self.name, Path(self.file))
 
 

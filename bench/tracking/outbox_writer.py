@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import InputError, StoreAwayError
+from bench.core.errors import InputError, NotDeliveredError, RefusedError, RunGoneError, StoreAwayError
 from bench.system import locations
 from bench.tracking import store_uri
+from bench.tracking.client import may_be_refusal
 from bench.tracking.connection import Connection
 from bench.tracking.live_run import End, Point
 from bench.tracking.operations import (
@@ -22,6 +23,7 @@ from bench.tracking.operations import (
     OpenRun,
     Operation,
     ProvisionalIds,
+    RunOperation,
     Upload,
     Write,
 )
@@ -43,6 +45,7 @@ class OutboxWriter:
         self._connection, self._outbox = connection, outbox
         self._writer, self._ids = Writer(connection), ProvisionalIds(connection)
         self._pause, self._try_at = SHORTEST_PAUSE, 0.0
+        self._absence = StoreAwayError("the run store is away")
         if not outbox.is_empty:
             self.try_again()
 
@@ -79,8 +82,11 @@ class OutboxWriter:
         self._perform(LogDataset(run_id, name, sha256, origin))
 
     def close(self, run_id: str, status: End, milliseconds: int | None = None) -> None:
-        """End a run, now or later; it ended now."""
-        self._perform(Close(run_id, status, milliseconds or time.time_ns() // 1_000_000))
+        """End a run, now or later; it ended now. One that was removed for good has ended."""
+        try:
+            self._perform(Close(run_id, status, milliseconds or time.time_ns() // 1_000_000))
+        except RunGoneError as error:
+            log.warning("bench: a run that was to be ended is gone: %s", error)
 
     def end_leftover(self, run_id: str) -> None:
         """End a run that a killed process left, now or after what it had left to be delivered."""
@@ -99,9 +105,14 @@ class OutboxWriter:
         self._try_at = 0.0
         if not self._outbox.is_empty and not self.try_again():
             count = len(self._outbox.waiting())
-            what = f"the run store is away; {count} writes to it wait in {locations.home()}"
-            where = store_uri.shown(self._connection.uri)
-            raise StoreAwayError(what, where, "the same command delivers them once it is back")
+            deleted = "was deleted" in self._absence.what
+            why = self._absence.what if deleted else "the run store is away"
+            remedy = "the same command delivers them once it is back"
+            raise StoreAwayError(
+                f"{why}; {count} writes to it wait in {locations.home()}",
+                store_uri.shown(self._connection.uri),
+                f"{self._absence.remedy}; {remedy}" if deleted else remedy,
+            )
 
     def try_again(self) -> bool:
         """Deliver what waits, if it is time to try; say whether all of it is delivered."""
@@ -109,8 +120,8 @@ class OutboxWriter:
             return False
         try:
             count = self._outbox.deliver(self._deliver)
-        except StoreAwayError:
-            self._wait_longer()
+        except StoreAwayError as error:
+            self._wait_longer(error)
             return False
         self._pause, self._try_at = SHORTEST_PAUSE, 0.0
         if count:
@@ -121,12 +132,19 @@ class OutboxWriter:
         """Apply an operation now and return the run's id; put it in the outbox if it can't be done."""
         if self._outbox.is_empty or self.try_again():
             try:
-                return operation.apply(self._writer, self._ids, waited=False)
+                return self._apply(operation, waited=False)
             except StoreAwayError as error:
                 log.warning(
                     "bench: %s; training goes on, what is logged waits in %s", error, locations.home()
                 )
-                self._wait_longer()
+                self._wait_longer(error)
+            except RunGoneError:
+                raise
+            except RefusedError as error:
+                if not isinstance(operation, RunOperation):
+                    raise
+                self._outbox.set_aside(operation, str(error))
+                return operation.run_id
         try:
             self._outbox.add(operation)
         except OSError as error:
@@ -136,15 +154,41 @@ class OutboxWriter:
         return ""
 
     def _deliver(self, operation: Operation) -> None:
-        """Apply an operation that waited; one that is refused for good must not hold up the others."""
-        try:
-            operation.apply(self._writer, self._ids, waited=True)
-        except StoreAwayError:
-            raise
-        except InputError as error:
-            log.warning("bench: a write that waited is refused: %s", error)
+        self._apply(operation, waited=True)
 
-    def _wait_longer(self) -> None:
+    def _apply(self, operation: Operation, *, waited: bool) -> str:
+        """Apply an operation; what was deleted under it is restored first.
+
+        Raises:
+            RefusedError: if the store is there and refuses it.
+            StoreAwayError: if the store can't be reached, or the experiment was deleted.
+        """
+        try:
+            return operation.apply(self._writer, self._ids, waited=waited)
+        except NotDeliveredError as error:  # what came before it in the outbox was delivered
+            raise RunGoneError(error.what, error.where) from error
+        except StoreAwayError as error:
+            if not (may_be_refusal(error) and self._connection.answers()):
+                raise
+        except RefusedError:
+            if not self._is_restored(operation):
+                raise
+        try:
+            return operation.apply(self._writer, self._ids, waited=waited)
+        except StoreAwayError as error:
+            if may_be_refusal(error) and self._connection.answers():
+                raise RefusedError(error.what, error.where) from error
+            raise
+
+    def _is_restored(self, operation: Operation) -> bool:
+        """Say whether what an operation is about had been deleted, and is there again."""
+        if isinstance(operation, RunOperation):
+            return self._connection.restore_run(self._ids.resolve(operation.run_id))
+        self._connection.require_experiment()
+        return False
+
+    def _wait_longer(self, error: StoreAwayError) -> None:
+        self._absence = error
         self._try_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 

@@ -1,10 +1,12 @@
 """Read the runs of an experiment back, one by one or as tidy tables; nothing is written, or needs mlflow."""
 
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +19,19 @@ from bench.core.runs import (
     Status,
 )
 from bench.system.csv_tables import from_csv
+from bench.system.processes import has_ended
 from bench.tracking import frames, store_uri
 from bench.tracking.connection import PAGE, Connection
 from bench.tracking.frames import COSTS, FoundRun, FoundStudy
-from bench.tracking.live_run import EPOCH, NOTHING
+from bench.tracking.live_run import EPOCH, FILES, NOTHING
 from bench.tracking.score_files import SCORES, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
+RECORDED = "bench.record"  # the tag that says that what a study's report needs is among its files
 ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
 READERS = 8  # files read from a server at a time
 
@@ -48,14 +54,17 @@ class Reader:
         return frames.by_key(done, list(keys))
 
     def studies(self) -> list[FoundStudy]:
-        """Return the studies' runs: those that go on, then the others, the one that ended last first."""
+        """Return the studies' runs: those that go on, then the others, the one that ended last first.
+
+        One that seems to go on and whose process is known to have ended comes last.
+        """
         found = [
             FoundStudy(
-                run.info.run_id, run.data.tags, run.info.artifact_uri, run.info.end_time, run.info.status
+                run.info.run_id, _trusted(run), run.info.artifact_uri, run.info.end_time, run.info.status
             )
             for run in self._connection.search("tags.purpose = 'study'")
         ]
-        return sorted(found, key=lambda run: -(run.ended or math.inf))
+        return sorted(found, key=lambda run: (_has_crashed(run), -(run.ended or math.inf)))
 
     def arms(self, study_run_id: str) -> dict[str, str]:
         """Return strategy to the id of its arm's run, of those below a study's run."""
@@ -72,7 +81,7 @@ class Reader:
         """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""
         own = {"bench.run_key": key, **tags}
         runs = self._connection.search(_having(own | {"purpose": Purpose.FINAL.value}))
-        states = [(run.data.tags.get("bench.status"), run.info) for run in runs]
+        states = [(run.data.tags.get("bench.status"), run.info) for run in runs if _is_whole(run)]
         return any(
             state == Status.DONE.value or (state == Status.FAILED.value and info.start_time >= 1000 * since)
             for state, info in states
@@ -99,6 +108,25 @@ class Reader:
             diverged="bench.diverged" in found.tags,
             **costs,
         )
+
+    def trials(self, arm_key: str, tags: Mapping[str, str], metric: str) -> list[FoundRun]:
+        """Return an arm's trials that ended by themselves, one for each number and by it, with their curves.
+
+        Of several with one number one that did not fail goes first, then the newest.
+
+        Args:
+            arm_key: of the arm.
+            tags: which they all have, such as how they were tuned.
+            metric: what their curves are of, such as `val/accuracy`.
+        """
+        found = self._ended(Purpose.TRIAL, f" and {_having({'bench.arm_key': arm_key, **tags})}")
+        trials = frames.by_trial(found, [arm_key])
+        name, curves = f"{EPOCH}{metric}", dict[str, dict[int, float]]()
+        for run_id, step, value in self._histories(
+            [t.run_id for t in trials if name in t.epoch_metrics], name
+        ):
+            curves.setdefault(run_id, {})[step] = value
+        return [replace(t, curve=tuple(sorted(curves.get(t.run_id, {}).items()))) for t in trials]
 
     def _curve(self, run: Any) -> list[dict[str, float]]:
         """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
@@ -203,12 +231,50 @@ class Reader:
     def _ended(self, purpose: Purpose, more: str = "") -> list[FoundRun]:
         """Return the runs that came to an end by themselves, newest first."""
         runs = self._connection.search(f"tags.purpose = '{purpose.value}'{more}")
-        return [_found(run) for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
+        ended = [run for run in runs if "bench.status" in run.data.tags and run.info.status in ENDED]
+        return [_found(run) for run in ended if _is_whole(run)]
 
 
 def _having(tags: Mapping[str, str]) -> str:
     """Return the condition for runs with these tags; the rarest first: a database looks them up in order."""
     return " and ".join(f"tags.\"{name}\" = '{value}'" for name, value in tags.items())
+
+
+def _is_whole(run: Any) -> bool:
+    """Say whether the files that a run says it has are there, as far as they are on this machine's disk.
+
+    Without them it is not done, whatever it says: a disk may have lost them, or a person.
+    """
+    place = store_uri.local_path(run.info.artifact_uri)
+    if place is None or FILES not in run.data.tags:
+        return True
+    for name, size in json.loads(run.data.tags[FILES]).items():
+        if _bytes(place / name) != size:
+            what = "is gone" if _bytes(place / name) is None else "is damaged"
+            log.warning(
+                "bench: the run %s does not count: its file %s %s", run.info.run_id, place / name, what
+            )
+            return False
+    return True
+
+
+def _bytes(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
+
+
+def _trusted(run: Any) -> dict[str, str]:
+    """Return a study's tags; where its files are damaged, without the one that says that they are there."""
+    tags = dict(run.data.tags)
+    if not _is_whole(run):
+        tags.pop(RECORDED, None)
+    return tags
+
+
+def _has_crashed(run: FoundStudy) -> bool:
+    return run.status == "RUNNING" and has_ended(run.tags.get("bench.process", "::"))
 
 
 def _who(run: FoundRun) -> dict[str, Any]:

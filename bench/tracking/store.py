@@ -96,8 +96,10 @@ class RunStore:
             "bench.params": canonical_json(dict(spec.params)),
             "mlflow.parentRunId": parent_run_id,
         }
-        run_id = self.writer.create_run(name, {**tags, **own})
-        return LiveRun(self.writer, run_id, {**params, **spec.params})
+        everything = {**tags, **own}
+        return LiveRun(
+            self.writer, lambda: self.writer.create_run(name, everything), {**params, **spec.params}
+        )
 
     def fail_leftovers(self, study_run_id: str, *, at_the_end: bool = False) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
@@ -159,6 +161,15 @@ class RunStore:
             return self.reader.result(spec, tags)
         return None
 
+    def trials(self, arm_key: str, tags: Mapping[str, str], metric: str) -> list[FoundRun]:
+        """Return an arm's trials with these tags (see `Reader.trials`); what waits is delivered first.
+
+        Raises:
+            StoreAwayError: if the store can't be asked: nobody knows then what is done.
+        """
+        self.settle()
+        return self.reader.trials(arm_key, tags, metric)
+
     def settle(self) -> None:
         """Deliver what waits.
 
@@ -187,8 +198,9 @@ def open_study_store(uri: str | None, experiment: str, experiment_id: str = "") 
     them first. See `Connection` for the arguments and what it raises.
     """
     connection = Connection(uri, experiment, experiment_id=experiment_id)
-    name = digest([connection.uri, experiment])[:16]
-    return RunStore(connection, Outbox(locations.home() / "outbox" / name))
+    home = locations.home()
+    name = digest([connection.uri.replace(f"{home}/", "BENCH_HOME/"), experiment])[:16]  # a home may move
+    return RunStore(connection, Outbox(home / "outbox" / name))
 
 
 def _is_left(tags: Mapping[str, str], at_the_end: bool) -> bool:

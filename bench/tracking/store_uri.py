@@ -19,6 +19,11 @@ DRIVERS = {  # what `postgresql://` means without more changed with SQLAlchemy 2
     "psycopg2": "pip install psycopg2-binary",
     "MySQLdb": "pip install mysqlclient",
 }
+# How a session takes the one lock of this project; 1650553704 is "bnch" in ASCII.
+LOCKING = {
+    "postgresql": "select pg_advisory_lock(1650553704)",
+    "mysql": "select get_lock('transfer-bench', 600)",
+}
 EXAMPLES = "for example sqlite:///mlflow.db or http://127.0.0.1:5000"
 
 
@@ -76,8 +81,9 @@ def local_path(artifacts: str) -> Path | None:
 def one_at_a_time(uri: str) -> Iterator[None]:
     """Hold a lock that other processes of this host wait for.
 
-    Several processes that open a fresh database at once break it (`duplicate column name`). A server is alone
-    with its database and needs no lock.
+    Several processes that open a fresh database at once break it (`duplicate column name`). A database that
+    processes of other hosts may open keeps the lock itself. A server is alone with its database and needs
+    none.
     """
     if is_server(uri):
         yield
@@ -88,7 +94,28 @@ def one_at_a_time(uri: str) -> Iterator[None]:
         handle = file.with_name(f"{file.name}.lock").open("w")
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        with _locked_in_database(uri):
+            yield
+
+
+@contextmanager
+def _locked_in_database(uri: str) -> Iterator[None]:
+    """Hold a lock that a database server keeps, and gives free if this process dies; others wait for it."""
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind not in LOCKING:
         yield
+        return
+    import sqlalchemy
+
+    with _explained(uri):
+        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": CONNECT_SECONDS})
+        connection = engine.connect()
+        connection.execute(sqlalchemy.text(LOCKING[kind]))
+    try:
+        yield
+    finally:
+        connection.close()
+        engine.dispose()  # which ends the session, and the lock with it
 
 
 def prepare(uri: str) -> None:

@@ -15,7 +15,7 @@ from types import FrameType
 
 from bench.core.errors import InputError
 from bench.system import locations
-from bench.tracking import store_uri
+from bench.tracking import relocation, store_uri
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
 LAST_PORT = 65535
@@ -59,6 +59,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
     command, environment = ui_command(uri, host, port)
     with store_uri.one_at_a_time(uri):
         store_uri.prepare(uri)
+        relocation.heal(uri)
     log = locations.home() / "ui.log"
     with log.open("wb") as output, _stopping_on_signals():
         # A session of its own: Ctrl-C reaches only this process, which then stops all of them in order.

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.core.errors import RefusedError
 from bench.core.hashing import canonical_json
+from bench.system import files
 from bench.system.processes import this_process
 from bench.system.provenance import git_commit
 from bench.tracking.connection import Connection
@@ -30,6 +32,7 @@ class Writer:
     def create_run(self, name: str, tags: Mapping[str, Any], milliseconds: int | None = None) -> str:
         """Begin a run and return its id; `milliseconds` since 1970, when it began: now, if None."""
         everything = _texts({**_origin(), **tags, "bench.process": this_process()}, LONGEST_TAG)
+        name = _text(name, LONGEST_NAME)
         run = self._connection.client.create_run(
             self._connection.experiment_id, milliseconds, everything, name
         )
@@ -38,19 +41,27 @@ class Writer:
     def open_run(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Return the id of the run of the same purpose and `bench.key`, RUNNING again, or of a new one.
 
-        Params that it has already are left as they are: MLflow refuses to change them.
+        Params that it has already are left as they are: MLflow refuses to change them. Where two processes
+        begin one at the same time, both take the earlier.
         """
         same = f"tags.\"bench.key\" = '{tags['bench.key']}' and tags.purpose = '{tags['purpose']}'"
-        found = self._connection.client.search_runs([self._connection.experiment_id], same, max_results=1)
+        found = self._earliest(same)
         if not found:
             run_id = self.create_run(name, tags)
-            self.write(run_id, [], params, {})
-            return run_id
-        run_id = str(found[0].info.run_id)
+            found = self._earliest(same)
+            if not found or found.info.run_id == run_id:
+                self.write(run_id, [], params, {})
+                return run_id
+            self._connection.client.delete_run(run_id)  # another process was faster
+        run_id = str(found.info.run_id)
         self._connection.client.update_run(run_id, status="RUNNING")
-        new = {k: v for k, v in params.items() if legal_name(k) not in found[0].data.params}
+        new = {k: v for k, v in params.items() if legal_name(k) not in found.data.params}
         self.write(run_id, [], new, {**tags, "bench.process": this_process()})
         return run_id
+
+    def _earliest(self, condition: str) -> Any:
+        found = self._connection.search(condition)
+        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def write(
         self, run_id: str, points: list[Point], params: Mapping[str, Any], tags: Mapping[str, Any]
@@ -71,26 +82,39 @@ class Writer:
         with tempfile.TemporaryDirectory() as temporary:
             link = Path(temporary) / target.name
             link.symlink_to(file.resolve())
-            self._connection.client.log_artifact(
-                run_id, str(link), str(target.parent) if target.parent.name else None
-            )
+            folder = str(target.parent) if target.parent.name else None
+            self._connection.client.log_artifact(run_id, str(link), folder)
+        self._sync(run_id, name)
 
     def upload_folder(self, run_id: str, folder: Path, name: str) -> None:
         """Keep all files of a folder as artifacts below a name."""
         self._connection.client.log_artifacts(run_id, str(folder), name)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                self._sync(run_id, str(PurePosixPath(name, file.relative_to(folder).as_posix())))
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Keep a text as an artifact."""
         self._connection.client.log_text(run_id, text, name)
+        self._sync(run_id, name)
+
+    def _sync(self, run_id: str, name: str) -> None:
+        """Wait until an artifact in a folder of this machine is on its disk: what follows says that it is."""
+        file = self._connection.artifact_file(run_id, name)
+        if file:
+            with self._connection.client.explained():
+                files.sync_up_to(file, file.parents[len(PurePosixPath(name).parts) + 2])
 
     def log_dataset(self, run_id: str, name: str, sha256: str, origin: str) -> None:
         """Say which data a run is about; MLflow keeps 36 characters of the digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
-        self._connection.client.log_inputs(
-            run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])]
-        )
+        context = [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])]
+        try:
+            self._connection.client.log_inputs(run_id, context)
+        except RefusedError:  # another process has just written the same one: now it is found
+            self._connection.client.log_inputs(run_id, context)
 
     def close(self, run_id: str, status: End, milliseconds: int | None = None) -> None:
         """End a run; `milliseconds` since 1970, when it ended: now, if None."""
@@ -109,7 +133,13 @@ def legal_name(text: str) -> str:
 
 
 def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:
-    return {legal_name(name): str(value)[:longest] for name, value in values.items()}
+    return {legal_name(name): _text(value, longest) for name, value in values.items()}
+
+
+def _text(value: Any, longest: int) -> str:
+    """Return a text that every database takes: no NUL, no half of a surrogate pair, and not too long."""
+    text = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8", "replace").decode()[:longest]
 
 
 @cache

@@ -178,7 +178,7 @@ class Recorder:
 def test_a_store_that_is_away_for_a_while_loses_nothing(monkeypatch):
     monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 0.0)
     recorder = Recorder()
-    live = LiveRun(recorder, "r", {"a": 1})
+    live = LiveRun(recorder, lambda: "r", {"a": 1})
     for epoch in range(4):
         recorder.away = epoch in {1, 2}
         live.log_epoch(epoch, {"val/accuracy": epoch / 10})
@@ -191,7 +191,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(monkeypatch):
 def test_values_are_written_together(monkeypatch):
     monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 3600.0)
     recorder = Recorder()
-    live = LiveRun(recorder, "r", {"a": 1})
+    live = LiveRun(recorder, lambda: "r", {"a": 1})
     live.log_epoch(0, {"val/accuracy": 0.1, "train/loss": float("nan")})
     assert recorder.points == []
     live.finish(done(spec()))
