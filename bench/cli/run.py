@@ -133,18 +133,19 @@ def _run_one(study: "Study", options: "Options", folder: Path) -> Mapping[str, A
 
 def _report(runner: "StudyRunner", folder: Path) -> Mapping[str, Any]:
     """Draw the report and put it into the store, each unless that is done; return what it says."""
-    from bench.study_record import freshness
+    from bench.study_record import freshness, write
 
     fingerprint = runner.fingerprint
+    write.mark_as_asked_for(runner.store, runner.found)
     stands, found = freshness.stands(folder, fingerprint), runner.found
     published = freshness.is_published(found.tags, fingerprint)
     if stands and published:
         return report.summary_of(folder)
     evidence = runner.evidence()
     if not stands:
-        from bench.report.study_report import write
+        from bench.report import study_report
 
-        write(evidence, folder)
+        study_report.write(evidence, folder)
     summary = report.summary_of(folder)
     if not published:
         from bench.study_record.publish import publish

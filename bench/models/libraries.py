@@ -19,6 +19,7 @@ class Library:
 
     Args:
         names: all classification models.
+        tags: the weights that there are of a model, `<name>.<tag>`; none where names have no tags.
         create: (name, image side, with the library's default weights) to a model with its own classifier.
         strip: replaces the classifier by identity, in place: the model then gives pooled features.
         statistics: the input normalisation of a model's default weights.
@@ -27,6 +28,7 @@ class Library:
     name: str
     summary: str
     names: Callable[[], list[str]]
+    tags: Callable[[str], list[str]]
     create: Callable[[str, int, bool], nn.Module]
     strip: Callable[[nn.Module], None]
     statistics: Callable[[str], Statistics]
@@ -36,12 +38,20 @@ LIBRARIES: Registry[Library] = Registry("model library")
 
 
 def split_name(model: str) -> tuple[Library, str]:
-    """Return library and architecture of `<library>/<name>`; raise InputError if there is no such model."""
+    """Return library and model of `<library>/<name>`, or of `<library>/<name>.<tag>` where weights have tags.
+
+    Raises:
+        InputError: if there is no such model, or none with these weights.
+    """
     library_name, _, name = model.partition("/")
     library = LIBRARIES.get_or_raise(library_name, "source.model")
     names = library.names()
-    if name.partition(".")[0] not in names:
+    architecture, dot, _ = name.partition(".")
+    if architecture not in names:
         raise InputError(f"{library_name} has no model '{name}'", "source.model", nearest(name, names))
+    if dot and name not in (tags := library.tags(architecture)):
+        what = f"{library_name} has no weights '{name}'"
+        raise InputError(what, "source.model", nearest(name, [architecture, *tags]))
     return library, name
 
 
@@ -49,6 +59,12 @@ def _timm_names() -> list[str]:
     import timm
 
     return list(timm.list_models())
+
+
+def _timm_tags(name: str) -> list[str]:
+    import timm
+
+    return [tagged for tagged in timm.models.get_arch_pretrained_cfgs(name) if "." in tagged]
 
 
 def _timm_create(name: str, image_size: int, pretrained: bool) -> nn.Module:
@@ -126,13 +142,22 @@ def _torchvision_statistics(name: str) -> Statistics:
 
 
 LIBRARIES.add(
-    Library("timm", "PyTorch Image Models", _timm_names, _timm_create, _timm_strip, _timm_statistics)
+    Library(
+        "timm",
+        "PyTorch Image Models",
+        _timm_names,
+        _timm_tags,
+        _timm_create,
+        _timm_strip,
+        _timm_statistics,
+    )
 )
 LIBRARIES.add(
     Library(
         "torchvision",
         "torchvision.models",
         _torchvision_names,
+        lambda _name: [],
         _torchvision_create,
         _torchvision_strip,
         _torchvision_statistics,

@@ -1,6 +1,8 @@
 """Studies by name or path: found, read, checked, overridden, written."""
 
+import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from bench.study.schema import (
     Part,
     Study,
 )
+
+log = logging.getLogger(__name__)
 
 
 def folders() -> list[Path]:
@@ -64,7 +68,7 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
     """
     path = find(name_or_path)
     values = _read(path)
-    values.setdefault("name", path.stem if path.parent.name != "reference" else f"reference_{path.stem}")
+    values.setdefault("name", _name_of(path))
     study = apply_budget(_validate(values, str(path)), budget)
     if not (changes := list(overrides)):
         return study
@@ -72,6 +76,16 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
     for change in changes:
         _override(values, change)
     return _validate(values, f"{path} with --set")
+
+
+def _name_of(path: Path) -> str:
+    """Return a study's name from its file's; what can't be part of a name becomes `_`, which is said."""
+    stem = path.stem if path.parent.name != "reference" else f"reference_{path.stem}"
+    name = re.sub(r"[^\w.\-]+", "_", stem)
+    name = name if re.match("[A-Za-z0-9]", name) else f"study_{name.lstrip('_.-')}"
+    if name != stem:
+        log.warning("%s: the study is called %s; a key `name` in the file would say otherwise", path, name)
+    return name
 
 
 def parse(text: str, where: str) -> Study:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.core.errors import nearest
 from bench.core.registry import Registry
@@ -180,6 +180,12 @@ class Study(Part):
         if isinstance(head, dict):
             head = {"kind": task.heads[0], **head}
         return {"metric": metrics_of(task.name)[0], **values, "head": head}
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _names_with_commas(cls, value: Any) -> Any:
+        """Accept `full, partial`, as on the command line, for a list."""
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> "Study":

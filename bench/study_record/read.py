@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
 from bench.study_record.facts import (
     FACTS,
+    ONE_OF_SEVERAL,
     PICTURES,
+    SIZES,
     STUDY,
     StudyFacts,
     fingerprint,
@@ -73,7 +75,7 @@ def newest(store: RunStore, wanted: Study | None, budget: str) -> tuple[FoundStu
         raise NotStoredError("the study was run before what its report needs was recorded", where, remedy)
     if wanted and (exact := same(store, wanted)):
         return exact, ""
-    others = [run for run in recorded if run.tags["budget"] == budget and "bench.sizes" not in run.tags]
+    others = [r for r in recorded if r.tags["budget"] == budget and r.tags.get(SIZES) != ONE_OF_SEVERAL]
     if not others:
         what = f"the store holds no run of the study with the budget '{budget}'"
         raise NotStoredError(what, where, "run `bench run` first")

@@ -18,7 +18,10 @@ from bench.study.loading import (
 )
 from bench.study_record.facts import (
     FACTS,
+    ITS_OWN,
+    ONE_OF_SEVERAL,
     PICTURES,
+    SIZES,
     STUDY,
     PlannedStudy,
     StudyFacts,
@@ -67,8 +70,14 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
             sizes_of_files[name] = len(content)
     tags = {"bench.record": identity(plan), "bench.study": settings_digest(plan.study), "budget": budget}
     tags |= {FILES: canonical_json(sizes_of_files)}
-    tags |= {"bench.sizes": "one of several"} if sizes else {}
+    tags |= {SIZES: ONE_OF_SEVERAL} if sizes else {}
     store.writer.write(run_id, [], {}, tags)
+
+
+def mark_as_asked_for(store: RunStore, found: FoundStudy) -> None:
+    """Say that a study's run, which is one of several numbers of labels, is also what its file says."""
+    if found.tags.get(SIZES) == ONE_OF_SEVERAL:
+        store.writer.write(found.run_id, [], {}, {SIZES: ITS_OWN})
 
 
 def is_recorded(found: FoundStudy, plan: PlannedStudy) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,7 +88,13 @@ def _git(folder: Path, *words: str, off: Sequence[str] = ()) -> str:
     environment["GIT_CONFIG_COUNT"] = str(first + len(settings))
     for number, (name, value) in enumerate(settings.items(), first):
         environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    command = ["git", "-C", str(folder), *words]
+    folders = [
+        entry for entry in os.get_exec_path() if Path(entry).is_absolute()
+    ]  # none of the current folder
+    git = shutil.which("git", path=os.pathsep.join(folders))
+    if git is None:
+        raise FileNotFoundError("git")
+    command = [git, "-C", str(folder), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     return done.stdout
 

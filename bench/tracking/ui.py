@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,12 @@ from bench.tracking import relocation, store_uri
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
 LAST_PORT = 65535
+# Above 1023, as the Fetch standard lists them (https://fetch.spec.whatwg.org/#port-blocking): a browser would
+# show an error and no page.
+BLOCKED_BY_BROWSERS = {
+    *(1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6679, 6697, 10080),
+    *range(6665, 6670),
+}
 
 
 def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[str, str]]:
@@ -38,12 +45,12 @@ def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[s
             "the store is a server and shows its own UI", store_uri.shown(uri), "open it in a browser"
         )
     _check_port(host, port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1"]
     command += ["--artifacts-destination", str(store_uri.artifact_folder(uri))]
     command += ["--host", host, "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     store = {"MLFLOW_BACKEND_STORE_URI": uri}  # whose password all users would see among the arguments
-    return command, {**os.environ, **quiet, **store}
+    return command, {**os.environ, "PYTHONSAFEPATH": "1", **quiet, **store}
 
 
 def run_ui(uri: str | None, host: str, port: int) -> None:
@@ -61,10 +68,17 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
         store_uri.prepare(uri)
         relocation.heal(uri)
     log = locations.home() / "ui.log"
-    with log.open("wb") as output, _stopping_on_signals():
+    # Its web server imports from the folder that it is started in, so that is an empty one.
+    empty = tempfile.TemporaryDirectory(prefix="bench-ui-")
+    with log.open("wb") as output, empty as folder, _stopping_on_signals():
         # A session of its own: Ctrl-C reaches only this process, which then stops all of them in order.
         server = subprocess.Popen(  # noqa: S603
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -82,6 +96,8 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
 def _check_port(host: str, port: int) -> None:
     if not 0 < port <= LAST_PORT:
         raise InputError(f"{port} is not a port", "--port", f"choose one from 1 to {LAST_PORT}")
+    if port in BLOCKED_BY_BROWSERS:
+        raise InputError(f"browsers refuse to open port {port}", "--port", "choose another, such as 5000")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:

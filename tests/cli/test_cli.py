@@ -302,6 +302,30 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["list", "models", "resnext999"], "no models match"),
         (["run", "--study", "stripes.yaml", "--output", "stripes.yaml"], "no folder that can be written to"),
         (["run", "--stduy", "stripes.yaml"], "No such option"),
+        (["run", "--study", "stripes.yaml", "--dry-run", "--strategy", "full,ful"], "did you mean 'full'?"),
+        (["run", "--study", "stripes.yaml", "--dry-run", "--device", "gpu"], "unknown device 'gpu'"),
+        (["run", "--study", "stripes.yaml", "--dry-run", "--output", "/proc/x"], "can be written to"),
+        (
+            ["run", "--study", "stripes.yaml", "--dry-run", "--set", "source.model=timm/resnet50.a1_in1kk"],
+            "timm has no weights 'resnet50.a1_in1kk'; did you mean 'resnet50.a1_in1k'?",
+        ),
+        (
+            ["run", "--study", "stripes.yaml", "--dry-run", "--set", "source.model=torchvision/resnet50.V1"],
+            "torchvision has no weights 'resnet50.V1'; did you mean 'resnet50'?",
+        ),
+        (
+            [
+                "run",
+                "--study",
+                "stripes.yaml",
+                "--dry-run",
+                "--strategy",
+                "linear_probe",
+                "--set",
+                "head.dropout=0.5",
+            ],
+            "linear_probe needs a linear head without dropout",
+        ),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, list) else "",
 )
@@ -394,6 +418,14 @@ def test_several_numbers_of_labels(made, bench_here, tmp_path):
     assert (tmp_path / "b" / "stripes-sizes" / "report.md").read_text() == (folder / "report.md").read_text()
     alone = bench_here("report", "--study", "stripes", "--output", tmp_path / "b", home=home)
     assert "no run of the study with the budget 'default'" in alone.stderr, "a size is not the study"
+    size = [*arguments[:2], *arguments[4:], "--set", "target.train_labels=6"]
+    done = bench_here("run", *size, "--output", tmp_path / "a", home=home)
+    assert "loading torch" not in done.stderr
+    alone = bench_here("report", "--study", "stripes", "--output", tmp_path / "b", home=home)
+    assert alone.returncode == 0, "unless the study itself was asked for, too"
+    assert pd.read_csv(tmp_path / "b" / "stripes" / "runs.csv")["train_labels"].unique().tolist() == [6]
+    bench_here("run", *arguments, "--output", tmp_path / "a", home=home)
+    assert bench_here("report", "--study", "stripes", "--output", tmp_path / "b", home=home).returncode == 0
 
 
 def test_a_linear_probe_is_a_strategy_like_the_others(made):
@@ -416,3 +448,23 @@ def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
     runs = pd.read_csv(tmp_path / "reports" / "hymenoptera-smoke" / "runs.csv")
     assert runs["test_accuracy"].min() > 0.8
     assert Path(tmp_path / "reports" / "hymenoptera-smoke" / "index.html").stat().st_size > 10_000
+
+
+def test_a_comma_list_of_strategies_and_a_short_question_for_help(bench_here):
+    done = bench_here(
+        "run", "--study", "stripes.yaml", "--strategy", "full, scratch", "--strategy", "partial", "--dry-run"
+    )
+    assert yaml.safe_load(done.stdout)["strategies"] == ["full", "scratch", "partial"]
+    done = bench_here("run", "--study", "stripes.yaml", "--set", "strategies=full,scratch", "--dry-run")
+    assert yaml.safe_load(done.stdout)["strategies"] == ["full", "scratch"]
+    assert bench_here("run", "-h").stdout == bench_here("run", "--help").stdout
+
+
+def test_debug_shows_where_an_error_comes_from(bench_here, monkeypatch):
+    monkeypatch.setenv("BENCH_DEBUG", "")
+    wrong = ("run", "--study", "stripes.yaml", "--set", "training.epochs=[", "--dry-run")
+    assert "Traceback" not in bench_here(*wrong).stderr
+    shown = bench_here(*wrong, "--debug").stderr
+    assert shown.startswith("bench: --set: the value of 'training.epochs' is not valid YAML\nTraceback")
+    assert "yaml.parser.ParserError" in shown, "its cause, too"
+    assert os.environ["BENCH_DEBUG"] == "1", "in every process"

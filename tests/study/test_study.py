@@ -164,3 +164,24 @@ def test_a_study_s_name_cannot_leave_its_folder(name):
         return
     assert "/" not in study.name
     assert not study.name.startswith(".")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my study.yaml", "my_study"),
+        ("Größe (2).yaml", "Größe_2_"),
+        ("数据.yaml", "study_数据"),
+        ("a.yaml", "a"),
+    ],
+)
+def test_a_study_without_a_name_is_called_like_its_file(tmp_path, caplog, file, name):
+    path = tmp_path / file
+    path.write_text("question: q\nsource: {model: timm/resnet18}\ntarget: {data: x}\n")
+    assert load(str(path)).name == name
+    said = (
+        []
+        if file == "a.yaml"
+        else [f"{path}: the study is called {name}; a key `name` in the file would say otherwise"]
+    )
+    assert caplog.messages == said

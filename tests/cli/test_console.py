@@ -1,0 +1,99 @@
+"""What is printed is fit for any terminal, and a stream that can't be written is a line, not a traceback."""
+
+import logging
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bench.cli import console
+from bench.core.text import printable
+
+CLOSED = {"stdout": ">&-", "stderr": "2>&-", "stdin": "<&-", "all three": "<&- >&- 2>&-"}
+
+
+def shell(folder, command, **environment):
+    """Run a command line with `bench` for the command, in a folder."""
+    bench = f'"{sys.executable}" -m bench'
+    return subprocess.run(
+        ["bash", "-c", command.replace("bench", bench, 1)],
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("redirection", CLOSED.values(), ids=CLOSED)
+def test_a_closed_stream_discards_what_it_is_given(tmp_path, redirection):
+    done = shell(tmp_path, f"bench list strategies {redirection}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("scratch" in done.stdout) == (">&-" not in redirection.replace("2>&-", ""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_complaint_that_nobody_can_read_leaves_with_its_status(tmp_path):
+    for redirection in ("2>&-", "2>/dev/full"):
+        assert shell(tmp_path, f"bench run --study nowhere.yaml {redirection}").returncode == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")  # noqa: PTH110
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
+    done = shell(tmp_path, "bench list strategies >/dev/full")
+    assert (done.returncode, done.stderr) == (2, "bench: No space left on device: standard output\n")
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(tmp_path):
+    (tmp_path / "studies").mkdir()
+    study = "question: Käfer?\nsource: {model: timm/resnet18}\ntarget: {data: x}\n"
+    (tmp_path / "studies" / "mine.yaml").write_text(study, encoding="utf-8")
+    done = shell(tmp_path, "bench list studies mine", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["mine", r"K\xe4fer?"])
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\r", "\x9b2J", "\u202e", "\x07", "\nbench: forged", "\udce4"])
+def test_a_name_can_neither_steer_a_terminal_nor_forge_a_line(capsys, sign):
+    console.say(f"left out {sign}.png")
+    console.complain(f"bench: {sign}")
+    logging.getLogger("bench.test").handlers.clear()
+    output = capsys.readouterr()
+    for text in output:
+        assert sign not in text
+        assert text.count("\n") == 1
+    assert printable("Käfer 数据 👩‍👩‍👧") == "Käfer 数据 👩‍👩‍👧"
+
+
+def test_a_log_line_is_one_line_on_the_stderr_of_the_moment(capsys):
+    handler = console._StderrHandler()
+    handler.setFormatter(console._LineFormatter("%(message)s"))
+    handler.handle(logging.makeLogRecord({"msg": "not %s", "args": ("kept\nbench: \x1b[31mdone",)}))
+    assert capsys.readouterr().err == "not kept bench: \\x1b[31mdone\n"
+
+
+def test_what_a_report_says_is_printed_and_not_read_as_markup(capsys, tmp_path):
+    said = {
+        "study": "[/b]",
+        "table": {"headers": ["[red]", "b"], "rows": [["[/x]", "\x1b[2J"]]},
+        "verdict": "[/]",
+    }
+    console.conclude(said, tmp_path, "nowhere")
+    shown = capsys.readouterr().out
+    for text in ("[/b]", "[red]", "[/x]", r"\x1b[2J", "[/]"):
+        assert text in shown
+
+
+def test_an_announcement_names_everything(capsys):
+    study = SimpleNamespace(
+        name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2,
+        tuning=SimpleNamespace(trials=3), training=SimpleNamespace(epochs=4),
+        source=SimpleNamespace(model="timm/x"),
+    )  # fmt: skip
+    dataset = SimpleNamespace(name="d", classes=["a", "b"], origin="here", rejected=())
+    split = SimpleNamespace(train=[0] * 5, val=[0] * 6, test=[0] * 7)
+    origin = SimpleNamespace(text="a file")
+    console.announce(
+        SimpleNamespace(study=study, dataset=dataset, splits={1: split}, shortfalls=["few"], origin=origin)
+    )
+    shown = capsys.readouterr().out
+    assert r"s: Why\x1b[2J?" in shown
+    assert "2 classes; train 5, val 6, test 7 images (here)" in shown
+    assert "3 trials and 2 seeds of 4 epochs for each of 1 strategies" in shown
