@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,62 @@ def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeyp
         _read(tmp_path / "weights.pth")
     assert Checkpoint("a").load() is None
     assert not (tmp_path / "pwned").exists()
+
+
+def _old_format_of_gigabytes(path):
+    """A file as `torch.save` wrote it before 1.6: a storage's size stands in it before any of its bytes."""
+    torch.save({"weight": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    small, large = pickle.dumps(3, protocol=2)[2:-1], pickle.dumps(800_000_000, protocol=2)[2:-1]
+    content = path.read_bytes()
+    start = content.index(b"cpu")
+    path.write_bytes(content[:start] + content[start:].replace(small, large, 1))
+
+
+def _deflated_zeros(path):
+    torch.save({"weight": torch.zeros(50_000_000)}, path.with_suffix(".big"))
+    with zipfile.ZipFile(path.with_suffix(".big")) as big, zipfile.ZipFile(path, "w") as deflated:
+        for entry in big.infolist():
+            deflated.writestr(entry.filename, big.read(entry), zipfile.ZIP_DEFLATED)
+
+
+@pytest.mark.parametrize("write", [_old_format_of_gigabytes, _deflated_zeros])
+def test_a_small_file_of_weights_takes_little_memory(tmp_path, write, monkeypatch):
+    path = tmp_path / "weights.pth"
+    write(path)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(InputError, match=r"not a file of weights .* bytes that would become"):
+        _read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "as before torch 1.6"])
+def test_ordinary_weights_are_read_in_both_formats(tmp_path, zipped):
+    base = torch.arange(12.0)
+    state = {"a": base.view(3, 4), "b": base[2:5], "half": torch.ones(5, dtype=torch.float16)}
+    torch.save(
+        {"state_dict": state, "epoch": 10**12}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped
+    )
+    loaded = _read(tmp_path / "w.pth")
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({0: torch.zeros(2)}, "holds no state dict"),
+        ({"w": torch.eye(3).to_sparse()}, "the weights 'w' are sparse"),
+        ({"w": torch.zeros(2, device="meta")}, "the weights 'w' are without values"),
+        (
+            {"w": torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)},
+            "the weights 'w' are quantised",
+        ),
+    ],
+    ids=["integer keys", "sparse", "meta", "quantised"],
+)
+def test_weights_that_no_model_takes_are_named(tmp_path, state, says):
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=says):
+        _read(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "as before torch 1.6"])

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ from bench.data.dataset import (
     TEST,
     TRAIN,
     VAL,
+    UnreadableError,
 )
+from bench.data.decoding import TURNED, to_square_with_mask
 from bench.data.loading import load
 from bench.data.sources.base import MASK_SOURCES
 from bench.data.splits import split
@@ -105,6 +108,52 @@ def test_what_does_not_fit_is_left_out_and_named(folder):
     assert "picture in RGB" in reasons["coloured"]
     assert "there are 3 classes" in reasons["unknown"]
     assert reasons["lonely"] == "has no mask of the same name"
+
+
+def test_black_and_white_masks_hold_an_object(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for number in range(6):
+            save_pair(tmp_path / part, str(number), (blocks(rng) > 1).astype(np.uint8) * 255)
+    with pytest.raises(InputError, match="only one class"):
+        load(target(classes=None, ignore=255), tmp_path, "segmentation")
+    dataset = load(target(classes=None, ignore=None), tmp_path, "segmentation")
+    assert dataset.classes == ("0", "1")
+    mask = Path(tmp_path / dataset.names[0].replace("images", "masks")).with_suffix(".png")
+    with Image.open(mask) as opened:
+        object_pixels = opened.histogram()[255]
+    assert (dataset.masks[0] == 1).sum() == object_pixels > 0
+    assert "255 is taken for class 1" in caplog.text
+
+
+def _seen(pixels, orientation):
+    """The picture as EXIF says that it is seen."""
+    return {3: np.rot90(pixels, 2), 6: np.rot90(pixels, -1), 8: np.rot90(pixels)}[orientation]
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+@pytest.mark.parametrize("turned", [False, True], ids=["over the stored pixels", "over the picture as seen"])
+def test_exif_turns_an_image_and_its_mask(orientation, turned):
+    values = np.arange(24 * 36).reshape(24, 36) % 5 * 50
+    stored = np.repeat(values[..., None], 3, 2).astype(np.uint8)
+    image = Image.fromarray(stored)
+    image.getexif()[0x0112] = orientation
+    labels = (values // 50).astype(np.uint8)
+    mask = Image.fromarray(_seen(labels, orientation).copy() if turned else labels)
+    pixels, answer = to_square_with_mask(image, mask, 36)
+    labelled = answer != NO_LABEL
+    assert labelled.sum() == 24 * 36
+    assert (pixels[labelled][:, 0] == answer[labelled] * 50).all()
+
+
+def test_a_mask_that_may_lie_in_two_ways_is_not_guessed():
+    image = Image.fromarray(np.zeros((24, 36, 3), np.uint8))
+    image.getexif()[0x0112] = 3
+    mask = Image.fromarray(np.zeros((24, 36), np.uint8))
+    with pytest.raises(UnreadableError, match="nothing tells whether its mask is turned"):
+        to_square_with_mask(image, mask, 36)
+    mask.info[TURNED] = True
+    assert to_square_with_mask(image, mask, 36)[1].shape == (36, 36)
 
 
 @pytest.mark.parametrize("damage", ["images", "masks"])

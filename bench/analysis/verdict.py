@@ -54,7 +54,16 @@ def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Res
         notes.append(f"Runs without stored predictions, left out of intervals and comparisons: {named}.")
     if predictions.dropped:
         notes.append(f"{_count(predictions.dropped, 'test image')} left out: not every run has a prediction.")
-    return (*notes, *_leaks(evidence, predictions))
+    return (*notes, *_hardware(evidence), *_leaks(evidence, predictions))
+
+
+def _hardware(evidence: Evidence) -> list[str]:
+    """Name different hardware: there the same run differs in its last digits, or by more."""
+    kinds = evidence.provenance.get("different hardware", ())
+    if len(kinds) < 2:
+        return []
+    where = f"Final runs were computed on {len(kinds)} kinds of hardware ({'; '.join(kinds)})"
+    return [f"{where}: small differences may come from it, and seconds can't be compared."]
 
 
 def _leaks(evidence: Evidence, predictions: Predictions) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """A raw data set becomes one file of pixels: decoded in threads, written in order, never all in memory."""
 
-import os
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from bench.core.hashing import canonical_json
 from bench.data.dataset import NO_LABEL, UnreadableError
 from bench.data.decoding import to_square, to_square_with_mask
 from bench.data.sources.base import Raw
+from bench.system.hardware import usable_cpus
 
 _AHEAD = 64  # images decoded ahead of the one that is being written
 _FEWEST_CLASSES = 2
@@ -51,22 +52,29 @@ def convert(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
             return _convert(raw, side, file, exact=False)
 
 
-def pixel_digest(images: np.ndarray, masks: np.ndarray | None, meta: dict[str, Any]) -> str:
-    """Return the SHA-256 over pixels, masks, labels, classes and parts."""
-    hasher = sha256()
-    for index, image in enumerate(images):
-        hasher.update(image)
-        if masks is not None:
-            hasher.update(masks[index])
-    hasher.update(_labelling(meta))
-    return hasher.hexdigest()
+class _SummedFile:
+    """A file of arrays one after the other, and the CRC-32 of all that it holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.crc32 = path.name, 0
+        self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, values: np.ndarray) -> None:
+        self._file.write(values.data)
+        self.crc32 = zlib.crc32(values.data, self.crc32)
 
 
 def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
     kept: list[int] = []
     rejected = [[r.name, r.reason] for r in raw.rejected]
     hasher, highest = sha256(), -1
-    with file.open("wb") as images, mask_file.open("wb") as masks:
+    with _SummedFile(file) as images, _SummedFile(mask_file) as masks:
         for index, result in enumerate(_in_order(lambda i: _read_masked(raw, i, side), len(raw.names))):
             if isinstance(result, str):
                 rejected.append([raw.names[index], result])
@@ -74,7 +82,7 @@ def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dic
             pixels, mask = result
             assert isinstance(mask, np.ndarray)
             for out, values in ((images, pixels), (masks, mask)):
-                out.write(values.data)
+                out.write(values)
                 hasher.update(values.data)
             highest = max(highest, int(mask.max(where=mask != NO_LABEL, initial=0)))
             kept.append(index)
@@ -83,7 +91,8 @@ def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dic
         _check(raw, classes, kept, rejected)  # names what is wrong
     meta = _facts(raw, kept, classes, [0] * len(kept), rejected) | {"shape": [len(kept), side, side, 3]}
     hasher.update(_labelling(meta))
-    return meta | {"digest": hasher.hexdigest(), "masks": True}
+    sums = {written.name: written.crc32 for written in (images, masks)}
+    return meta | {"digest": hasher.hexdigest(), "crc32": sums, "masks": True}
 
 
 def _read_masked(raw: Raw, index: int, side: int) -> Decoded | str:
@@ -111,7 +120,7 @@ def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
     labels: list[int] = []
     rejected = [[r.name, r.reason] for r in raw.rejected]
     hasher = sha256()
-    with file.open("wb") as out:
+    with _SummedFile(file) as out:
         for index, result in enumerate(
             _in_order(lambda i: _read_one(raw, i, side, exact=exact), len(raw.names))
         ):
@@ -120,13 +129,13 @@ def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
                 continue
             pixels, label = result
             assert isinstance(label, int)
-            out.write(pixels.data)
+            out.write(pixels)
             hasher.update(pixels.data)
             kept.append(index)
             labels.append(label)
     meta = _describe(raw, kept, labels, rejected) | {"shape": [len(kept), side, side, 3]}
     hasher.update(_labelling(meta))
-    return meta | {"digest": hasher.hexdigest()}
+    return meta | {"digest": hasher.hexdigest(), "crc32": {out.name: out.crc32}}
 
 
 def _describe(raw: Raw, kept: list[int], labels: list[int], rejected: list[list[str]]) -> dict[str, Any]:
@@ -200,6 +209,8 @@ def _or_reason(read: Callable[[], Decoded]) -> Decoded | str:
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except UnreadableError as error:
         return str(error)
+    except MemoryError:  # of this machine at this moment, not of the file: nothing may be left out for it
+        raise
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever a broken file makes them raise
         return f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})"
 
@@ -213,7 +224,7 @@ def _to_stored(image: Image.Image, side: int, *, exact: bool) -> np.ndarray:
 def _in_order(work: Callable[[int], Decoded | str], count: int) -> Iterator[Decoded | str]:
     """Yield work(0) ... work(count - 1), computed in threads (Pillow decodes without holding the GIL)."""
     waiting: deque[Future[Decoded | str]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         try:
             for index in range(count):
                 waiting.append(pool.submit(work, index))

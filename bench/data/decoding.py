@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bench.data.dataset import NO_LABEL, UnreadableError
 
@@ -13,6 +13,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 _SEVERAL_PICTURES_FINE = {"MPO"}  # a phone's JPEG with a depth map or preview behind the picture
 _TALLEST_16_BIT = 65535
+UPRIGHT = 1  # EXIF: the pixels are stored as they are seen
+_QUARTER_TURNS = 5  # EXIF orientations from this one on swap width and height
+TURNED = "turned"  # in a mask's info: it was turned as its own EXIF says
 _GREY = (128, 128, 128)  # around an image that is no square
 
 
@@ -61,8 +64,9 @@ def to_square_with_mask(image: Image.Image, mask: Image.Image, side: int) -> tup
     nearest pixel, NO_LABEL around it. What has the size already keeps its pixels.
 
     Raises:
-        UnreadableError: if the mask has another size than the image.
+        UnreadableError: if the mask has another size than the image, or may lie over it in two ways.
     """
+    mask = _turned_alike(mask, image)
     plain = _to_plain(ImageOps.exif_transpose(image)).convert("RGB")
     if mask.size != plain.size:
         raise UnreadableError("its mask is {}x{}, the image {}x{}".format(*mask.size, *plain.size))
@@ -73,6 +77,31 @@ def to_square_with_mask(image: Image.Image, mask: Image.Image, side: int) -> tup
     square.paste(plain.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0), corner)
     labels.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     return np.asarray(square), np.asarray(labels)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how a picture is to be turned before it is seen, by its EXIF."""
+    found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return found if found in range(UPRIGHT, 9) else UPRIGHT
+
+
+def _turned_alike(mask: Image.Image, image: Image.Image) -> Image.Image:
+    """Return the mask of a picture that EXIF turns, turned too if it lies over the pixels as they are stored.
+
+    Some tools draw masks over the picture as it is seen, others over its pixels; their sizes may tell.
+    """
+    turn = orientation(image)
+    if turn == UPRIGHT or mask.info.get(TURNED):
+        return mask
+    seen = image.size[::-1] if turn >= _QUARTER_TURNS else image.size
+    if seen == image.size:
+        raise UnreadableError(
+            "EXIF turns it, and nothing tells whether its mask is turned too; save both upright"
+        )
+    if mask.size == image.size:
+        mask.getexif()[ExifTags.Base.Orientation] = turn
+        return ImageOps.exif_transpose(mask)
+    return mask
 
 
 def _to_plain(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.core.errors import InputError
+from bench.models.pickle_size import check_size
 from bench.study.schema import Source
 from bench.system.locations import expanded
 
@@ -151,6 +152,7 @@ def _read(path: Path) -> dict[str, "Tensor"]:
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(path)
+        check_size(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes can make the parsers raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
@@ -159,6 +161,23 @@ def _read(path: Path) -> dict[str, "Tensor"]:
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise InputError("holds no state dict", str(path), "save model.state_dict() with torch.save")
+    for name, tensor in state.items():
+        if kind := _unusual(tensor):
+            remedy = "save dense weights of an ordinary type"
+            raise InputError(f"the weights '{name}' are {kind}", str(path), remedy)
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _unusual(tensor: "Tensor") -> str:
+    """Return what keeps a tensor from being copied into a model; empty for an ordinary one."""
+    import torch
+
+    if tensor.is_meta:
+        return "without values (on the device 'meta')"
+    if tensor.is_quantized:
+        return "quantised"
+    return "" if tensor.layout is torch.strided else "sparse"

@@ -8,6 +8,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.report.figures.style import WIDTH, render, theme
 from bench.system.files import replacing
+from bench.system.locations import mark
 
 LABEL_INCHES = 1.6
 GAP = 0.15  # between what is evaluated and what is augmented, in columns
@@ -37,5 +38,7 @@ def preview(images: np.ndarray, row_labels: list[str], path: Path) -> None:
         for axes, title in zip(cells[0], ("evaluated", "augmented"), strict=False):
             axes.set_title(title, fontsize=10, loc="left")
         picture = render(figure, "png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark(path.parent)
     with replacing(path) as temporary:
         temporary.write_bytes(picture)

@@ -1,5 +1,6 @@
 """Puts a report together: every file is made first, then each put in place, so an old report stays whole."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from bench.report.templating import (
 )
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
+from bench.study_record import freshness
 from bench.system.csv_tables import to_csv
+
+log = logging.getLogger(__name__)
 
 CLASSES_SHOWN = 40
 RUNS_SHOWN = 500
@@ -74,6 +78,8 @@ def write(evidence: Evidence, folder: Path) -> None:
         files["near_duplicates.csv"] = to_csv(pd.DataFrame(evidence.near_duplicates, columns=columns))
     if evidence.left_out:
         files["left_out.csv"] = to_csv(pd.DataFrame(evidence.left_out, columns=["file", "reason"]))
+    if earlier := freshness.set_aside(folder, sum(result.done for result in summary.results)):
+        log.warning("the report in %s rests on more final runs than the new one: kept in %s", folder, earlier)
     put(folder, files, pictures, study_figures.NAMES)
 
 

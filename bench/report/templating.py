@@ -17,6 +17,7 @@ from bench.report.figures.base import Picture
 from bench.report.figures.style import look
 from bench.system.csv_tables import to_csv
 from bench.system.files import replacing
+from bench.system.locations import mark
 
 
 def as_frame(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
@@ -38,6 +39,8 @@ def put(
             "csv": to_csv(picture.data),
         }
         contents |= {f"figures/{picture.name}.{form}": content for form, content in forms_of.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    mark(folder)
     old = {f"figures/{name}.{form}" for name in known for form in ("png", "svg", "csv")}
     for name, content in (contents | dict(files)).items():
         with replacing(folder / name) as temporary:

@@ -1,5 +1,6 @@
 """A report that stands: what it says, read from its `summary.json`; drawing it anew would change nothing."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,27 @@ def read(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and (folder / "index.html").is_file() else None
+
+
+def set_aside(folder: Path, runs: int) -> Path | None:
+    """Move a report away that rests on more final runs than the one that is to take its place.
+
+    A store that lost results, or a command for some strategies only, must not cost the report that had all.
+
+    Args:
+        folder: of the report.
+        runs: final runs that are done, of the new one.
+
+    Returns:
+        Where the earlier report is now, or None if it has no more runs, or there is none.
+    """
+    standing = read(folder)
+    if standing is None or sum(result["done"] for result in standing["results"]) <= runs:
+        return None
+    places = (folder.with_name(f"{folder.name}-earlier-{number}") for number in itertools.count(1))
+    place = next(path for path in places if not path.exists())
+    folder.rename(place)
+    return place
 
 
 def is_published(tags: Mapping[str, str], fingerprint: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +75,20 @@ def _seen_from_here(origin: str) -> str:
 def provenance_of_runs(store: RunStore, done: Sequence[FoundRun], seconds: float) -> dict[str, Any]:
     """Say what the runs were computed on; the environment is that of the first one."""
     environments = [json.loads(run.tags.get("bench.environment", "{}")) for run in done]
+    hardware = sorted({_hardware(environment) for environment in environments})
     return {
         "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
         "environment": environments[0] if environments else {},
+        **({"different hardware": hardware} if len(hardware) > 1 else {}),
         "tracking store": store_uri.shown(store.connection.uri).replace(f"{Path.cwd()}/", ""),
         "seconds of all runs together": round(seconds),
     }
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    """Return what computed a run, as far as it may move its numbers."""
+    model = environment.get("device_name") or environment.get("processor")
+    return ", ".join(str(part) for part in (environment.get("device"), model) if part) or "unknown"
 
 
 def total_seconds(frame: "pd.DataFrame") -> float:

@@ -1,10 +1,26 @@
 """Where state and caches live, and how a file is written so that no reader ever sees half of it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.core.errors import InputError
+
+MARK = ".transfer-bench"  # the file that says that a folder is written by this project
+_MARK_TEXT = "This folder is written by bench. It is no data: a data set around it leaves it out.\n"
+
+
+def mark(folder: Path) -> None:
+    """Mark a folder as the project's own, so that it is never taken for data; silent where that can't be."""
+    with contextlib.suppress(OSError):
+        if not (folder / MARK).exists():
+            (folder / MARK).write_text(_MARK_TEXT, encoding="utf-8")
+
+
+def is_marked(folder: Path | str) -> bool:
+    """Say whether a folder is the project's own."""
+    return os.path.exists(os.path.join(folder, MARK))  # noqa: PTH110, PTH118 - asked of every folder of a data set
 
 
 def home() -> Path:
@@ -34,6 +50,7 @@ def _folder(variable: str, default: Callable[[], Path]) -> Path:
         raise InputError(
             f"can't create {path} ({error.strerror})", variable, "name a writable folder"
         ) from error
+    mark(path)
     return path
 
 

@@ -37,10 +37,24 @@ def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[None
         InputError: if the file system knows no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    handle = open_lock(path)
+    try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        _flock(file.fileno(), kind if wait else kind | fcntl.LOCK_NB, path)
+        _flock(handle, kind if wait else kind | fcntl.LOCK_NB, path)
         yield
+    finally:
+        os.close(handle)
+
+
+def open_lock(path: Path) -> int:
+    """Return a handle to the file that stands for a lock, made if need be.
+
+    What another user made is opened to be read, which is enough to lock it: a cache may belong to several.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextmanager

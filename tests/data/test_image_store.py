@@ -3,15 +3,21 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bench.core.errors import InputError
+from bench.data import conversion, image_store
 from bench.data.loading import load
+from bench.data.sources.base import Source
 from bench.study.schema import Target
 from bench.system import locations
 
@@ -136,14 +142,99 @@ def test_a_damaged_entry_is_noticed_and_decoded_again(data, log, damage):
     assert len(entries()) == 1
 
 
-def test_a_touched_but_sound_entry_is_kept_and_checked_only_once(data, log):
-    load(TARGET, data)
+def test_a_spoiled_entry_that_keeps_its_size_and_time_is_noticed(data, log):
+    before = load(TARGET, data).digest
     pixels = entries()[0] / "images.u8"
-    written = pixels.stat().st_mtime_ns
-    os.utime(pixels)
+    status = pixels.stat()
+    spoil_a_pixel(entries()[0])
+    os.utime(pixels, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load(TARGET, data).digest == before
+    assert decodings(log) == 2
+
+
+def test_a_sound_file_is_summed_once_by_each_process(data, monkeypatch):
     load(TARGET, data)
-    assert decodings(log) == 1
-    assert pixels.stat().st_mtime_ns == written
+    monkeypatch.setattr(image_store, "_crc32", lambda _: pytest.fail("summed again"))
+    load(TARGET, data)
+
+
+def forget_use() -> None:
+    """Let go of all entries, as the end of the process that used them does."""
+    for entry in list(image_store._in_use):
+        image_store._release(entry)
+
+
+def test_the_least_recently_used_entries_go_first_and_none_that_is_in_use(data, monkeypatch, caplog):
+    sides = (28, 56, 84)  # stored at 32, 64 and 96: 0.18, 0.74 and 1.66 MB
+    for side in sides[:2]:
+        load(Target(data="unused", image_size=side), data)
+    first, second = sorted(entries(), key=lambda entry: sum(f.stat().st_size for f in entry.iterdir()))
+    monkeypatch.setenv("BENCH_IMAGES_GB", "0.002")
+    load(Target(data="unused", image_size=84), data)
+    assert len(entries()) == 3, "this process uses them"
+    assert "in use" in caplog.text
+    forget_use()
+    load(TARGET, data)  # the first becomes the one used last
+    forget_use()
+    load(Target(data="unused", image_size=42), data)  # 0.41 MB
+    assert first.is_dir()
+    assert not second.is_dir()
+    assert sum(image_store.sizes().values()) < 2e6 + 20_000  # what is no pixel is not counted before
+
+
+def test_clearing_keeps_what_is_in_use(data):
+    load(TARGET, data)
+    used = image_store.sizes()
+    assert image_store.clear() == 0
+    forget_use()
+    assert image_store.clear() == sum(used.values()) > 60 * 32 * 32 * 3
+    assert image_store.sizes() == {}
+
+
+def test_a_limit_that_is_no_number_is_one_clear_line(data, monkeypatch):
+    monkeypatch.setenv("BENCH_IMAGES_GB", "much")
+    with pytest.raises(InputError, match="BENCH_IMAGES_GB: 'much' is not a number of gigabytes"):
+        load(TARGET, data)
+
+
+def test_a_source_that_cannot_be_read_is_named_and_not_the_store():
+    def read():
+        raise PermissionError(13, "Permission denied", "/photos/labels.csv")
+
+    with pytest.raises(InputError, match=r"mine can't be read \(Permission denied\)") as caught:
+        image_store.open_or_decode(Source("mine", "", "", lambda: "mine", read), 32)
+    assert "labels.csv" in str(caught.value)
+    assert "store" not in str(caught.value)
+
+
+def test_decoding_uses_the_processors_of_the_container_and_not_those_of_its_host(data, monkeypatch):
+    threads = []
+    monkeypatch.setattr(conversion, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(
+        conversion, "ThreadPoolExecutor", lambda n: threads.append(n) or ThreadPoolExecutor(n)
+    )
+    load(TARGET, data)
+    assert threads == [3]
+
+
+def test_others_may_read_what_the_umask_lets_them_read(data):
+    before = os.umask(0o022)
+    try:
+        load(TARGET, data)
+    finally:
+        os.umask(before)
+    for path in (entries()[0], *entries()[0].iterdir()):
+        assert path.stat().st_mode & 0o044 == 0o044
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_two_users_share_a_cache():
+    """The first decodes, another reads it, and adds to it: into folders that both may write to."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        share(folder)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_what_a_killed_process_left_is_removed(data):
@@ -175,6 +266,43 @@ def test_two_processes_decode_once(data):
     assert len(entries()) == 1
 
 
+def share(folder: Path) -> None:
+    os.chmod(folder, 0o755)  # noqa: PTH101
+    (folder / "cache" / "images").mkdir(parents=True)
+    for shared in (folder / "cache", folder / "cache" / "images"):
+        shared.chmod(0o1777)
+    for name in ("ants", "bees"):
+        (folder / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red" if name == "ants" else "blue").save(folder / "data" / name / "0.png")
+    code = """
+import os, sys, logging
+from pathlib import Path
+from PIL import Image
+from bench.data import image_store, loading
+from bench.data.tasks import classification
+from bench.study.schema import Target
+Image.init()  # imports, as the next line reads, what the other user may have no right to
+pillow = image_store.version("pillow")
+image_store.version = lambda _: pillow
+os.umask(0o022)
+os.setuid(int(sys.argv[2]))
+os.environ.update(BENCH_CACHE=sys.argv[1] + "/cache", HOME="/nowhere")
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+for side in map(int, sys.argv[3:]):
+    print(loading.load(Target(data="unused", image_size=side), Path(sys.argv[1]) / "data").digest)
+"""
+    one = run_python(code, str(folder), "54321", "28")
+    other = run_python(code, str(folder), "54322", "28", "56")
+    again = run_python(code, str(folder), "54321", "56")
+    assert one.returncode == other.returncode == again.returncode == 0, (
+        one.stderr,
+        other.stderr,
+        again.stderr,
+    )
+    assert other.stdout.splitlines() == [*one.stdout.splitlines(), *again.stdout.splitlines()]
+    assert [done.stderr.count("decoding") for done in (one, other, again)] == [1, 1, 0]
+
+
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
@@ -185,7 +313,10 @@ def test_loading_imports_no_torch(data):
     code = """
 import sys
 from pathlib import Path
+from bench.core.errors import InputError
+from bench.data import conversion, image_store
 from bench.data.loading import load
+from bench.data.sources.base import Source
 from bench.study.schema import Target
 load(Target(data="unused", image_size=28), Path(sys.argv[1]))
 heavy = {"torch", "torchvision", "mlflow", "sklearn", "skimage", "pandas"} & set(sys.modules)
@@ -199,7 +330,10 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(data):
     code = """
 import resource, sys
 from pathlib import Path
+from bench.core.errors import InputError
+from bench.data import conversion, image_store
 from bench.data.loading import load
+from bench.data.sources.base import Source
 from bench.core.errors import InputError
 from bench.study.schema import Target
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

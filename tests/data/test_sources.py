@@ -24,6 +24,8 @@ from bench.data.sources.packaged import BLOCK, PHOTOGRAPHS, block_parts
 from bench.data.splits import split
 from bench.data.tasks.classification import find_source
 from bench.study.schema import Target
+from bench.system import locations
+from bench.system.locations import mark
 
 
 def target(data="unused", image_size=28, **more) -> Target:
@@ -162,7 +164,73 @@ def test_hidden_files_are_passed_over_and_stray_images_named(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "stray.png")
     dataset = load(target(), tmp_path)
     assert dataset.classes == ("ants", "bees")
-    assert [(r.name, r.reason) for r in dataset.rejected] == [("stray.png", "lies in no class folder")]
+    assert [(r.name, r.reason) for r in dataset.rejected] == [
+        (".cache", "is hidden"),
+        ("stray.png", "lies in no class folder"),
+    ]
+
+
+def test_what_this_project_wrote_into_the_folder_is_no_data(tmp_path, monkeypatch):
+    """`bench run --data .` twice: the reports of the first time were a class of the second."""
+    for name in ("ants", "bees"):
+        write_images(tmp_path / name)
+    before = load(target(), tmp_path)
+    write_images(tmp_path / "reports" / "mine" / "figures")
+    mark(tmp_path / "reports" / "mine")
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "ants" / "home"))
+    write_images(locations.home() / "artifacts")
+    after = load(target(), tmp_path)
+    assert after.classes == ("ants", "bees")
+    assert after.digest == before.digest
+    ours = "holds what bench wrote, and no data"
+    assert {r.name: r.reason for r in after.rejected} == {"ants/home": ours, "reports": ours}
+    with pytest.raises(InputError, match=ours):
+        load(target(), locations.home())
+    write_images(tmp_path / "reports" / "not_ours")
+    assert load(target(), tmp_path).classes == ("ants", "bees", "reports")
+
+
+def test_a_link_to_itself_is_left_out_and_named(tmp_path):
+    for name in ("ants", "bees"):
+        write_images(tmp_path / name)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "ants" / "loop.png").symlink_to(tmp_path / "ants" / "loop.png")
+    dataset = load(target(), tmp_path)
+    reason = "a link that can't be followed"
+    assert {r.name: r.reason for r in dataset.rejected} == {"loop": reason, "ants/loop.png": reason}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("train", "plane", "car"):
+        write_images(tmp_path / name)
+    dataset = load(target(), tmp_path)
+    assert dataset.classes == ("car", "plane", "train")
+    assert set(dataset.parts) == {UNASSIGNED}
+
+
+@pytest.mark.parametrize("swap", ["written", "renamed"])
+def test_a_file_changed_with_the_same_size_and_time_is_noticed(tmp_path, swap):
+    for name in ("ants", "bees"):
+        write_images(tmp_path / name)
+    one, other = tmp_path / "ants" / "0_0.png", tmp_path / "bees" / "0_0.png"
+    size = max(file.stat().st_size for file in (one, other))
+    for file in (one, other):
+        file.write_bytes(file.read_bytes().ljust(size, b"\0"))  # what follows a PNG is not read
+        os.utime(file, (1, 1))
+    before = load(target(), tmp_path)
+    if swap == "renamed":
+        one.rename(tmp_path / "x")
+        other.rename(one)
+        (tmp_path / "x").rename(other)
+    else:
+        mine, its = one.read_bytes(), other.read_bytes()
+        for file, content in ((one, its), (other, mine)):
+            file.write_bytes(content)
+            os.utime(file, (1, 1))
+    after = load(target(), tmp_path)
+    first = [before.names.index(name) for name in ("ants/0_0.png", "bees/0_0.png")]
+    assert (after.images[first] == before.images[first[::-1]]).all()
+    assert after.digest != before.digest
 
 
 def test_a_folder_beside_train_is_named_as_left_out(tmp_path):

@@ -54,6 +54,7 @@ class Source:
         fingerprint: returns, without decoding or a heavy import, a text that no other source has and that
             changes when the images do.
         read: lists the images, downloading them where that is needed; raises InputError if it can't.
+        left_out: files that are known to be unusable before any is read; not in the fingerprint.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     licence: str
     fingerprint: Callable[[], str]
     read: Callable[[], Raw]
+    left_out: tuple[Rejected, ...] = ()
 
 
 SOURCES: Registry[Source] = Registry("data set")

@@ -1,11 +1,13 @@
 """A folder of images and masks, with or without train, val and test folders above them."""
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bench.core.errors import InputError
 from bench.core.hashing import digest
@@ -16,20 +18,30 @@ from bench.data.dataset import (
     Rejected,
     UnreadableError,
 )
-from bench.data.decoding import open_image
+from bench.data.decoding import TURNED, UPRIGHT, open_image, orientation
 from bench.data.sources.base import (
     Raw,
     Source,
     assign_parts,
     part_named,
 )
-from bench.data.sources.class_folder import entries, reason_to_reject, shown_name
+from bench.data.sources.class_folder import (
+    check_is_data,
+    entries,
+    reason_to_reject,
+    shown_name,
+    stamp,
+)
 from bench.study.schema import Target
 
 IMAGES, MASKS = "images", "masks"
 _LAYOUT = (
     "put images/ and masks/ with the same file names into the folder, or into its train/, val/ and test/"
 )
+
+_OBJECT = [*range(NO_LABEL), 1]  # what each value of a black and white mask becomes
+
+log = logging.getLogger(__name__)
 
 
 class _Pair(NamedTuple):
@@ -50,8 +62,7 @@ def mask_folder_source(folder: Path, target: Target) -> Source:
     Raises:
         InputError: for no such folder or no pairs.
     """
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}", "data", "give a folder with images/ and masks/")
+    check_is_data(folder, "give a folder with images/ and masks/")
     root = folder.resolve()
     rejected: list[Rejected] = []
     try:
@@ -63,19 +74,43 @@ def mask_folder_source(folder: Path, target: Target) -> Source:
         raise InputError(f"there are no images with masks{why}", str(root), _LAYOUT)
     classes = target.classes or ()
 
-    def read_one(index: int) -> tuple[Image.Image, Image.Image]:
-        pair = pairs[index]
-        return open_image(root / pair.name), read_mask(root / pair.mask, target.ignore)
-
     def fingerprint() -> str:
-        left_out = sorted((r.name, r.reason) for r in rejected)
-        return digest(["masks", str(root), pairs, left_out, classes, target.ignore])
+        return digest(["masks", str(root), pairs, classes, target.ignore])
 
     def read() -> Raw:
         names, parts = [pair.name for pair in pairs], [pair.part for pair in pairs]
-        return Raw(classes, names, parts, read_one, "not stated", str(root), tuple(rejected), masks=True)
+        binary = target.ignore is None and are_black_and_white(root / pair.mask for pair in pairs)
+        if binary:
+            log.warning("the masks in %s hold 0 and 255 only: 255 is taken for class 1", root)
 
-    return Source(str(folder), "a folder of images and masks", "not stated", fingerprint, read)
+        def read_one(index: int) -> tuple[Image.Image, Image.Image]:
+            pair = pairs[index]
+            mask = read_mask(root / pair.mask, target.ignore)
+            return open_image(root / pair.name), mask.point(_OBJECT) if binary else mask
+
+        return Raw(classes, names, parts, read_one, "not stated", str(root), masks=True)
+
+    summary = "a folder of images and masks"
+    return Source(str(folder), summary, "not stated", fingerprint, read, tuple(rejected))
+
+
+def are_black_and_white(masks: Iterable[Path]) -> bool:
+    """Say whether masks hold 0 and 255 and nothing else; of ordinary ones the first one tells."""
+    white = False
+    for values in map(_values, masks):
+        if values - {0, NO_LABEL}:
+            return False
+        white |= NO_LABEL in values
+    return white
+
+
+def _values(mask: Path) -> set[int]:
+    """Return the values that occur in a mask; none where it can't be read, which is named later."""
+    try:
+        counts = read_mask(mask, None).histogram()
+    except (UnreadableError, OSError, ValueError, SyntaxError):
+        return set()
+    return {value for value, count in enumerate(counts) if count}
 
 
 def read_mask(file: Path | Image.Image, ignore: int | None) -> Image.Image:
@@ -88,14 +123,17 @@ def read_mask(file: Path | Image.Image, ignore: int | None) -> Image.Image:
     with image:
         if image.mode not in {"L", "P", "1", "I", "I;16"}:
             raise UnreadableError(f"its mask is a picture in {image.mode}; save the numbers of the classes")
-        values = np.asarray(image).astype(np.int64)
+        turned = orientation(image) != UPRIGHT
+        values = np.asarray(ImageOps.exif_transpose(image)).astype(np.int64)
     if values.min() < 0 or values.max() > NO_LABEL:
         raise UnreadableError(
             f"its mask holds values from {values.min()} to {values.max()}; 0 to 255 are valid"
         )
     if ignore is not None:
         values[values == ignore] = NO_LABEL
-    return Image.fromarray(values.astype(np.uint8))
+    mask = Image.fromarray(values.astype(np.uint8))
+    mask.info[TURNED] = turned  # by what it says itself
+    return mask
 
 
 def _list_pairs(root: Path, rejected: list[Rejected]) -> list[_Pair]:
@@ -122,7 +160,7 @@ def _pairs_in(folder: Path, root: Path, part: int, rejected: list[Rejected]) -> 
             shown_name(images[s], root),
             shown_name(masks[s], root),
             part,
-            (*_stamp(images[s]), *_stamp(masks[s])),
+            (*stamp(images[s]), *stamp(masks[s])),
         )
         for s in sorted(images.keys() & masks.keys())
     ]
@@ -139,8 +177,3 @@ def _files(folder: Path, root: Path, rejected: list[Rejected]) -> "dict[str, os.
         else:
             files[stem] = entry
     return files
-
-
-def _stamp(entry: "os.DirEntry[str]") -> tuple[int, int]:
-    status = entry.stat()
-    return status.st_size, status.st_mtime_ns
