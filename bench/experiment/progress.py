@@ -1,11 +1,15 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
+import logging
+import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from bench.core.text import printable
 from bench.experiment.events import (
     ArmOpened,
     EpochEnded,
@@ -18,7 +22,10 @@ from bench.experiment.events import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+FAILED = "failed"  # how the outcome of a run begins that failed
 
 
 @dataclass
@@ -126,8 +133,9 @@ class Progress:
         arm.doing, arm.runs_done, arm.running = "done", arm.runs, {}
 
     def say(self, line: str) -> None:
-        """Show a line that stays."""
-        print(line, file=self.stream, flush=True)
+        """Show a line that stays; that nobody can read it is no reason to end a study."""
+        with suppress(OSError):
+            print(printable(line), file=self.stream, flush=True)
 
     def seconds_left(self) -> float | None:
         """Estimate the time left: each arm at its own pace, those not begun at the pace of the others."""
@@ -146,9 +154,27 @@ class Progress:
         return f" (about {duration(left)} left)" if left else ""
 
 
+class _AboveTheTable(logging.Handler):
+    """Shows log lines where they don't garble the table."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record as one line."""
+        self._progress.say(" ".join(self.format(record).splitlines()))
+
+
 @dataclass
 class LiveProgress(Progress):
-    """The live table."""
+    """The live table. What others log or print meanwhile is shown above it.
+
+    Args:
+        console: of the terminal; None: the one of `stream`.
+    """
+
+    console: "Console | None" = None
 
     def __enter__(self) -> Self:
         from rich.console import Console
@@ -156,21 +182,27 @@ class LiveProgress(Progress):
 
         self._live = Live(
             get_renderable=self._table,
-            console=Console(file=self.stream),
+            console=self.console or Console(file=self.stream),
             refresh_per_second=4,
             transient=True,
         )
+        root = logging.getLogger()
+        self._handlers, root.handlers = root.handlers, [_AboveTheTable(self)]
         self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        logging.getLogger().handlers = self._handlers
+        with suppress(OSError):  # a terminal that was closed
+            self._live.stop()
 
-    def end_run(self, strategy: str, doing: str, outcome: str) -> None:  # noqa: ARG002 - the table has no room
-        """Note that a run ended."""
+    def end_run(self, strategy: str, doing: str, outcome: str) -> None:
+        """Note that a run ended; the table has no room for more than the reason why one failed."""
         self._count(strategy, doing)
+        if outcome.startswith(FAILED):
+            self.say(f"{strategy}: {doing}: {outcome}")
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
         """Note runs that were found done."""
@@ -179,7 +211,8 @@ class LiveProgress(Progress):
 
     def say(self, line: str) -> None:
         """Show a line above the table."""
-        self._live.console.print(line, highlight=False)
+        with suppress(OSError):
+            self._live.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> "Table":
         from rich import box
@@ -201,8 +234,9 @@ class LiveProgress(Progress):
 
 
 def choose(metric: str) -> Progress:
-    """Return the live view on a terminal, else plain lines."""
-    return LiveProgress(metric) if sys.stderr.isatty() else Progress(metric)
+    """Return the live view on a terminal that can move its cursor, else plain lines."""
+    can_move = sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+    return LiveProgress(metric) if can_move else Progress(metric)
 
 
 def duration(seconds: float) -> str:

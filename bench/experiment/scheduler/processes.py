@@ -3,6 +3,7 @@
 On a CPU several small runs side by side get more out of the cores than one run with all threads.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from bench.core.errors import InputError
 from bench.experiment.events import JobLost, Message, OnEvent
 from bench.experiment.scheduler.base import Job, JobError, JobResult, OnDone, Work
-from bench.system import signals
+from bench.system import signals, sockets
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -119,6 +120,7 @@ class _WorkerPool:
         return self._start()
 
     def _start(self) -> Connection:
+        sockets.make_room()
         here, there = self.context.Pipe()
         process = self.context.Process(target=_worker, args=(there, dict(os.environ), self.work), daemon=True)
         process.start()
@@ -168,6 +170,19 @@ def _worker_pool(work: Work) -> Iterator[_WorkerPool]:
         pool.kill()
 
 
+class _ToTheParent(logging.Handler):
+    """Sends log lines to the process that shows the study: written here they would garble its table."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record as one line."""
+        with suppress(*GONE):  # nobody listens any more, which the worker sees next
+            self._connection.send(Message(" ".join(self.format(record).splitlines())))
+
+
 def _worker(connection: Connection, environment: dict[str, str], work: Work) -> None:
     """Be a process of the pool: the environment is that of the parent now, not of the fork server's start."""
     os.environ.clear()
@@ -176,6 +191,7 @@ def _worker(connection: Connection, environment: dict[str, str], work: Work) -> 
     signal.signal(signal.SIGTERM, signals.stop)
     with suppress(*GONE, KeyboardInterrupt):
         try:
+            logging.getLogger().addHandler(_ToTheParent(connection))
             do = work.open(connection.send)
             while True:
                 connection.send(Done(do(connection.recv())))
