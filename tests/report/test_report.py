@@ -45,6 +45,7 @@ from bench.report.study_report import write
 from bench.report.tables import NOTHING, overview, seconds, table
 from bench.study.tasks import TASKS
 from bench.system.csv_tables import from_csv
+from bench.system.locations import MARK, is_marked
 from tests.support.synthetic import (
     LEVEL,
     RUN_PAGES,
@@ -56,6 +57,7 @@ from tests.support.synthetic import (
 
 NAMES = tuple(name for name in FIGURES if name not in TASKS["segmentation"].figures)
 FILES = {
+    MARK,
     *("runs.csv", "trials.csv", "summary.json", "report.md", "report.pdf", "index.html"),
     *(f"tables/{name}.csv" for name in ("results", "comparisons", "classes")),
     *("tables/results.tex", "tables/comparisons.tex"),
@@ -300,6 +302,27 @@ class TestStudyReport:
         assert page.count(".xml") < 20
         assert "left_out.csv" in (tmp_path / "report.md").read_text()
 
+    def test_a_report_with_fewer_results_takes_no_place_of_one_with_more(self, tmp_path, caplog):
+        folder = tmp_path / "study"
+        write(make_evidence(images=20, epochs=1), folder)
+        before = contents(folder)
+        fewer = make_study(strategies=["scratch", "full"])
+        write(make_evidence(fewer, images=20, epochs=1), folder)
+        earlier = tmp_path / "study-earlier-1"
+        assert contents(earlier) == before
+        assert f"rests on more final runs than the new one: kept in {earlier}" in caplog.text
+        assert is_marked(folder)
+        caplog.clear()
+        write(make_evidence(fewer, images=20, epochs=1), folder)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["study", "study-earlier-1"]
+        assert not caplog.text
+
+    def test_results_of_different_hardware_are_named_as_such(self, tmp_path):
+        evidence = make_evidence(images=20, epochs=1)
+        evidence.provenance["different hardware"] = ["cpu, Xeon", "cuda, H100"]
+        write(evidence, tmp_path)
+        assert "2 kinds of hardware (cpu, Xeon; cuda, H100)" in (tmp_path / "report.md").read_text()
+
     def test_an_earlier_report_stays_when_a_new_one_fails(self, written, tmp_path):
         shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)
         before = contents(tmp_path)
@@ -395,7 +418,7 @@ class TestOverview:
         summaries = [(study, summarise(make_evidence(study, images=40), draws=200)) for study in studies]
         write_overview(summaries, tmp_path)
         assert set(contents(tmp_path)) == {
-            *("summary.json", "report.md", "report.pdf", "index.html"),
+            *(MARK, "summary.json", "report.md", "report.pdf", "index.html"),
             *(f"tables/{name}.{form}" for name in ("overview", "rules") for form in ("csv", "tex")),
             *(f"figures/{name}.{form}" for name in OVER_STUDIES for form in ("png", "svg", "csv")),
         }
