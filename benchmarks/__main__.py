@@ -41,7 +41,7 @@ from bench.experiment.study_runner import StudyRunner
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
 from bench.system.provenance import describe
-from bench.training.setup import TrainingSetup
+from bench.training.setup import Compute, TrainingSetup
 from benchmarks import rivals
 from benchmarks.report import (
     ADDED,
@@ -126,7 +126,7 @@ def run(of, folder=None, jobs=1):
 
 
 def executor(laid_out: Plan):
-    return RunExecutor(TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, "cpu"))
+    return RunExecutor(TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, Compute("cpu")))
 
 
 def spec(laid_out: Plan, strategy, seed=0, purpose=Purpose.TRIAL, **params):

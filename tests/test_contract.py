@@ -1,4 +1,6 @@
-"""Every strategy on every kind of architecture keeps what its matrix promises."""
+"""Every strategy on every kind of architecture keeps what its record promises."""
+
+import importlib.util
 
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.dataset import UNASSIGNED, Dataset, Split
-from bench.models.factory import build, statistics
+from bench.models.factory import build, statistics, with_adapter, with_head
 from bench.models.libraries import LIBRARIES
-from bench.strategies.base import Phase, Strategy, TransferPlan
+from bench.strategies.base import Strategy
+from bench.strategies.plan import Adapter, Phase, TransferPlan
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import (
     Augmentation,
@@ -22,8 +25,9 @@ from bench.training.cached_features import Features
 from bench.training.execution import Execution
 from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images
-from bench.training.loop import phase_epochs, train
+from bench.training.loop import train
 from bench.training.optimizers import build_optimizer, freeze, trainable_groups
+from bench.training.phases import train_as_planned
 from bench.training.problem import TrainingProblem, predict
 from bench.training.targets.classification import Classes
 
@@ -96,8 +100,13 @@ def random_weights(tmp_path_factory):
 
 
 def problem_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
-    model = build(source, Head(kind=head, hidden=8), CLASSES, SIDE, strategy.start, seed=5)
+    settings = Head(kind=head, hidden=8)
+    model = build(source, settings, CLASSES, SIDE, strategy.start, seed=5)
     plan = strategy.plan(len(model.stages), strategy.defaults)
+    if plan.readout is not None:
+        model = with_head(model, settings, CLASSES, SIDE, 5, readout=plan.readout)
+    if plan.adapter:
+        model = with_adapter(model, plan.adapter, 5)
     target = Target(data="noise", image_size=SIDE, augmentation=Augmentation(views=2))
     mean, std = statistics(source.model_copy(update={"mean": (0.5,) * 3, "std": (0.5,) * 3}))
     inputs = images = Images(dataset, target, mean, std, "cpu")
@@ -117,8 +126,31 @@ def problem_for(strategy, source, dataset, epochs=2, store=None, head="linear"):
     )
 
 
+def needed(strategy):
+    """The strategy, where what it needs is installed."""
+    marks = [
+        pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"needs the extra {module}")
+        for module in strategy.requires
+    ]
+    return pytest.param(strategy, marks=marks, id=strategy.name)
+
+
+def promised(problem, number):
+    """The parameters of a stage that its strategy trains, by their names in the whole model."""
+    plan, stage = problem.plan, problem.model.stages[number]
+    names = {name for name, _ in problem.model.backbone.named_parameters() if name in stage.tensors}
+    norms = {name for name, m in problem.model.backbone.named_modules() if "Norm" in type(m).__name__}
+    chosen = {
+        "all": names,
+        "norm": {name for name in names if name.rpartition(".")[0] in norms},
+        "bias": {name for name in names if name.endswith("bias")},
+        "adapter": {name for name in names if "lora_" in name},
+    }
+    return {f"backbone.{name}" for name in chosen[plan.parameters]} if plan.is_trained(number) else set()
+
+
 def train_and_check_what_moves(problem):
-    """Stages that the plan freezes are the same to the bit, all others and the head have moved."""
+    """What is frozen is the same to the bit, running statistics too; the rest and the head have moved."""
     before = {key: value.clone() for key, value in problem.model.state_dict().items()}
     last = {}
 
@@ -126,34 +158,41 @@ def train_and_check_what_moves(problem):
         last.update({key: value.clone() for key, value in problem.model.state_dict().items()})
         return True
 
-    train(problem, keep_last)
+    train_as_planned(problem, keep_last)
+    buffers = {f"backbone.{name}" for name, _ in problem.model.backbone.named_buffers()}
     for number, stage in enumerate(problem.model.stages):
-        names = [f"backbone.{tensor}" for tensor in stage.tensors]
-        moved = [key for key in names if not torch.equal(before[key], last[key])]
-        if any(phase.multipliers[number] for phase in problem.plan.phases):
+        names = {f"backbone.{tensor}" for tensor in stage.tensors}
+        moved = {key for key in names if not torch.equal(before[key], last[key])}
+        trained = promised(problem, number)
+        assert moved - buffers <= trained, stage.name
+        assert bool(moved - buffers) == bool(trained), stage.name
+        if trained and problem.plan.parameters == "all":
             assert any(key.endswith("weight") for key in moved), stage.name
-        else:
-            assert not moved, stage.name
+        statistics_of = {key for key in names & buffers if key.endswith("running_mean")}
+        follows = problem.plan.is_trained(number) and problem.plan.parameters != "adapter"
+        assert bool(moved & buffers) == bool(follows and statistics_of), stage.name
     head = [key for key in before if key.startswith("head.") and key.endswith("weight")]
     assert head
     assert all(not torch.equal(before[key], last[key]) for key in head)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("strategy", [needed(strategy) for strategy in ALL])
 def test_frozen_stages_are_bit_identical_and_trained_ones_move(strategy, name, random_weights, dataset):
     train_and_check_what_moves(problem_for(strategy, random_weights(name), dataset))
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("strategy", [needed(strategy) for strategy in ALL])
 def test_every_trained_tensor_is_in_one_group_at_the_rate_of_the_matrix(
     strategy, name, random_weights, dataset
 ):
     problem = problem_for(strategy, random_weights(name), dataset)
     stage_of = {f"backbone.{t}": n for n, stage in enumerate(problem.model.stages) for t in stage.tensors}
-    for multipliers, _ in phase_epochs(problem.plan, 2):
-        freeze(problem.model, multipliers)
+    chosen = set().union(*(promised(problem, number) for number in range(problem.plan.stages)))
+    for phase in problem.plan.phases:
+        multipliers = phase.multipliers
+        freeze(problem.model, multipliers, problem.plan.parameters)
         optimizer = build_optimizer(problem.model, multipliers, 0.01, 0.1, Training())
         placed = {}
         for group in optimizer.param_groups:
@@ -161,7 +200,7 @@ def test_every_trained_tensor_is_in_one_group_at_the_rate_of_the_matrix(
                 assert id(parameter) not in placed, "a tensor is in two groups"
                 placed[id(parameter)] = group
         for key, parameter in problem.model.named_parameters():
-            multiplier = multipliers[stage_of.get(key, -1)]
+            multiplier = multipliers[stage_of.get(key, -1)] * (key in chosen or key.startswith("head."))
             assert parameter.requires_grad == (multiplier > 0)
             assert (id(parameter) in placed) == (multiplier > 0), key
             if multiplier:
@@ -241,7 +280,8 @@ def test_stages_hold_every_tensor_once_and_there_are_enough_of_them(name, random
 @given(stages=st.integers(2, 9), unfrozen=st.integers(1, 3), decay=st.floats(0.2, 0.9))
 def test_plans_are_what_the_folklore_says(stages, unfrozen, decay):
     params = {"unfrozen": unfrozen, "decay": decay}
-    rows = {name: s.plan(stages, params).phases[0].multipliers for name, s in STRATEGIES.items()}
+    plans = {name: s.plan(stages, {**s.defaults, **params}) for name, s in STRATEGIES.items()}
+    rows = {name: plan.phases[0].multipliers for name, plan in plans.items()}
     assert rows["scratch"] == rows["full"] == (1,) * (stages + 1)
     assert rows["feature_extractor"] == (0,) * stages + (1,)
     assert rows["partial"][0] == 0
@@ -268,3 +308,26 @@ def test_plans_are_what_the_folklore_says(stages, unfrozen, decay):
 def test_a_plan_that_makes_no_sense_cannot_be_built(phases):
     with pytest.raises(ValueError, match=r"."):
         TransferPlan("pretrained", phases)
+
+
+ONE, SOLVED = (Phase(1, (1, 1)),), Phase(0, (0, 1), "logistic")
+
+
+@pytest.mark.parametrize(
+    ("start", "phases", "beside", "reason"),
+    [
+        ("pretrained", (Phase(1, (1, 1), "logistic"),), {}, "the head and nothing else"),
+        ("pretrained", (Phase(0.5, (0, 1), "hinge"), Phase(0.5, (1, 1))), {}, "no share of the epochs"),
+        ("pretrained", (*ONE, SOLVED), {}, "the last of several"),
+        ("pretrained", ONE, {"parameters": "adapter"}, "belong together"),
+        ("pretrained", ONE, {"adapter": Adapter("lora", 2, 1.0)}, "belong together"),
+        ("he", ONE, {"parameters": "norm"}, "from a random start"),
+        ("he", ONE, {"l2_sp": 0.1}, "from a random start"),
+        ("pretrained", ONE, {"l2_sp": float("nan")}, "finite"),
+        ("pretrained", ONE, {"readout": 2}, "can't read behind stage 2"),
+        ("pretrained", (Phase(1, (0, 1, 1)),), {"readout": 1}, "is not trained"),
+    ],
+)
+def test_what_stands_beside_a_matrix_fits_it(start, phases, beside, reason):
+    with pytest.raises(ValueError, match=reason):
+        TransferPlan(start, phases, **beside)

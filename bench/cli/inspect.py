@@ -125,13 +125,16 @@ def check(
     laid_out = plan(load(study, changes(strategy, set_), budget.value), data)
     console.show([laid_out.study])
     console.announce(laid_out)
-    from bench.experiment.run_executor import RunExecutor
-    from bench.training.setup import TrainingSetup
+    from bench.training.check import try_step
+    from bench.training.setup import Compute, TrainingSetup
 
-    setup = TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, device)
+    compute = Compute(device, measures=False)
+    setup = TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, compute)
     console.say(f"  device   {setup.device}, {setup.execution.precision}")
+    for line in setup.left_to_measure():
+        console.say(f"  at run   {line}")
     for arm in laid_out.arms:
-        matrix, parameters = RunExecutor(setup).try_step(arm, laid_out.splits[1])
+        matrix, parameters = try_step(setup, arm, laid_out.splits[1])
         console.say()
         console.say(f"{arm.strategy}: {parameters:,} trainable parameters; one step done")
         console.say_lines(matrix)

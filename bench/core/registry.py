@@ -41,9 +41,9 @@ class Registry(Mapping[str, R]):
 
     def get_or_raise(self, name: str, where: str = "") -> R:
         """Return the record, or raise InputError naming the nearest valid name."""
-        if name not in self._records:
-            raise InputError(f"unknown {self.kind} '{name}'", where, nearest(name, self._records))
-        return self._records[name]
+        if name not in self:
+            raise InputError(f"unknown {self.kind} '{name}'", where, nearest(name, self))
+        return self[name]
 
     def __getitem__(self, name: str) -> R:
         return self._records[name]

@@ -56,16 +56,14 @@ class OpenStudy:
     @cached_property
     def setup(self) -> "TrainingSetup":
         """What runs train on, built when the first one needs it: a finished study never imports torch."""
-        from bench.training.setup import TrainingSetup
+        from bench.training.setup import Compute, TrainingSetup
 
         plan, options = self.plan, self.options
         return TrainingSetup(
             plan.study,
             plan.dataset,
             plan.origin,
-            options.device,
-            options.threads,
-            deterministic=options.deterministic,
+            Compute(options.device, options.threads, options.deterministic),
         )
 
     @cached_property

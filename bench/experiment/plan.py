@@ -12,7 +12,9 @@ from bench.data.dataset import Dataset, Split
 from bench.models.weights import Origin, locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
+from bench.study.tasks import TASKS
 
+USUAL_STAGES = 6  # for what is asked about a strategy before there is a model
 TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
 
 
@@ -46,7 +48,11 @@ def check_strategies(study: Study) -> None:
     """Raise InputError for a strategy that there is not, or that doesn't go with the study's head."""
     for number, name in enumerate(study.strategies):
         strategy = STRATEGIES.get_or_raise(name, f"strategies.{number}")
-        if strategy.solver == "lbfgs" and (study.head.kind != "linear" or study.head.dropout):
+        strategy.check_installed(f"strategies.{number}")
+        needs_linear = strategy.plan(USUAL_STAGES, strategy.defaults).needs_linear_head
+        if needs_linear and not TASKS[study.task].one_class:
+            raise InputError(f"{name} is for one class an image", f"strategies.{number}", "leave it out")
+        if needs_linear and (study.head.kind != "linear" or study.head.dropout):
             raise InputError(
                 f"{name} needs a linear head without dropout", "head", "leave out one of the two"
             )

@@ -1,38 +1,31 @@
 """Do one run: `RunSpec` to `RunResult`. The only place where a run happens."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.core.errors import InputError
 from bench.core.runs import (
-    Arm,
     Purpose,
     RunResult,
     RunSpec,
     Status,
 )
 from bench.data.dataset import Split
-from bench.data.splits import ordered
-from bench.strategies.registry import STRATEGIES
 from bench.study.metrics import metrics_of
 from bench.training import device_memory
 from bench.training.cached_features import Features
 from bench.training.checkpoints import Checkpoint
-from bench.training.feature_store import FeatureStore
 from bench.training.inputs import batches
 from bench.training.phases import train_as_planned, train_together
 from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, predict, truncate
 from bench.training.setup import TrainingSetup
 from bench.training.targets.base import PredictionRecord
-from bench.training.weight_drift import IMAGES, Yardstick
+from bench.training.weight_drift import IMAGES, DriftReference
 
 log = logging.getLogger(__name__)
 KeepGoing = Callable[[Row], bool]
@@ -63,25 +56,27 @@ class RunExecutor:
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.setup, self.study = setup, setup.study
-        self._yardstick: Yardstick | None = None
+        self._reference: DriftReference | None = None
 
     def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> ExecutedRun:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
 
-        Where the device has no room for a batch, it is computed in two pieces, or four, ...: the gradient is
-        that of the whole batch. A run that was begun before goes on from its checkpoint.
+        Where the device has no room for a batch, it is computed in two micro-batches, or four, ...: the
+        gradient is that of the whole batch. A run that was begun before goes on from its checkpoint.
         """
-        going, pieces = _ask_once(keep_going), 1
+        going, micro_batches = _ask_once(keep_going), 1
         while True:
             device_memory.reset_peak(self.setup.device)
             try:
-                problem = replace(self.setup.problem(spec, parts), pieces=pieces)
+                problem = replace(self.setup.problem(spec, parts), micro_batches=micro_batches)
                 return self._finish(spec, parts, problem, train_as_planned(problem, going, _checkpoint(spec)))
             except FAULTS as error:
-                if not device_memory.is_full(error) or 4 * pieces > self.study.training.batch_size:
+                if not device_memory.is_full(error) or 4 * micro_batches > self.study.training.batch_size:
                     return self._failed(spec, error)
-            pieces *= 2
-            log.warning("%s: the device's memory is full; %s", spec.arm.strategy, _in_pieces(pieces))
+            micro_batches *= 2
+            log.warning(
+                "%s: the device's memory is full; %s", spec.arm.strategy, _in_micro_batches(micro_batches)
+            )
             self.setup.forget_features()
             device_memory.release(self.setup.device)
 
@@ -130,15 +125,15 @@ class RunExecutor:
 
     def _moved(self, problem: TrainingProblem) -> dict[str, float]:
         """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""
-        if self._yardstick is None:  # one for all runs: every seed validates on the same images
+        if self._reference is None:  # one for all runs: every seed validates on the same images
             count = min(IMAGES, len(problem.val))
             chosen = problem.val[np.linspace(0, len(problem.val) - 1, count).astype(int)]
             size = self.setup.images.eval_batch
-            self._yardstick = Yardstick(
+            self._reference = DriftReference(
                 self.setup.frozen, lambda: map(self.setup.images.evaluate, batches(chosen, size))
             )
         try:
-            return self._yardstick.measure(problem.model, problem.plan)
+            return self._reference.measure(problem.model, problem.plan)
         except FAULTS as error:
             log.warning("how far the stages moved could not be measured: %s", error)
             return {}
@@ -168,33 +163,6 @@ class RunExecutor:
                 lambda some: problem.forward(problem.inputs.evaluate(some)),
             )
         return record, {f"test/{name}": value for name, value in scores.items()}
-
-    def try_step(self, arm: Arm, parts: Split) -> tuple[str, int]:
-        """Build an arm, train it on a batch, and return its matrix and how many parameters it trains.
-
-        The batch has an image of each class, and more images than fit into one if there are more classes.
-
-        Raises:
-            InputError: if that fails.
-        """
-        setup = self.setup
-        params = STRATEGIES[arm.strategy].defaults
-        count = max(self.study.training.batch_size, len(setup.dataset.classes))
-        batch = np.sort(ordered(parts.train, setup.dataset.labels, "proportional", (0,))[:count])
-        val = parts.val[: setup.images.eval_batch]
-        with tempfile.TemporaryDirectory() as folder:
-            setup.features = FeatureStore(Path(folder))
-            setup.forget_features()  # they would write to the folder of the arm before
-            try:
-                problem = setup.problem(
-                    RunSpec(arm, params, 0, Purpose.TRIAL), Split(batch, val, parts.test[:1])
-                )
-                once = replace(problem, training=problem.training.model_copy(update={"epochs": 1}))
-                train_as_planned(once)
-            except FAULTS as error:
-                raise InputError(str(error).splitlines()[0][:200], arm.strategy) from error
-        trained = sum(p.numel() for p in problem.model.parameters() if p.requires_grad)
-        return setup.plan_text(arm, params), trained
 
     def _result(
         self,
@@ -228,7 +196,7 @@ class RunExecutor:
                 **self.setup.environment,
                 "precision": problem.execution.precision,
                 **({"compiled": "yes"} if problem.execution.compiled else {}),
-                **({"batch": _in_pieces(problem.pieces)} if problem.pieces > 1 else {}),
+                **({"batch": _in_micro_batches(problem.micro_batches)} if problem.micro_batches > 1 else {}),
             },
         )
 
@@ -250,5 +218,5 @@ def _ask_once(keep_going: KeepGoing) -> KeepGoing:
     return ask
 
 
-def _in_pieces(pieces: int) -> str:
-    return f"each batch in {pieces} pieces, with accumulated gradients"
+def _in_micro_batches(micro_batches: int) -> str:
+    return f"each batch in {micro_batches} micro-batches, with accumulated gradients"

@@ -11,7 +11,7 @@ from bench.experiment.arm_runner import WorkElsewhere, WorkHere
 from bench.experiment.events import ArmOpened, Event
 from bench.experiment.open_study import OpenStudy
 from bench.experiment.options import Options
-from bench.experiment.plan import Plan
+from bench.experiment.plan import USUAL_STAGES, Plan
 from bench.experiment.progress import Progress
 from bench.experiment.scheduler.base import Job, JobResult, Scheduler, Work
 from bench.experiment.scheduler.capacity import choose_count
@@ -26,8 +26,6 @@ from bench.tracking.system_metrics import system_metrics
 
 if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
-
-USUAL_STAGES = 6  # only to compare how much strategies train
 
 
 class StudyRunner:

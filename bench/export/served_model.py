@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bench.core.errors import InputError
 from bench.data.augmentation import evaluation_view
-from bench.models.factory import TransferModel, build, statistics
+from bench.models.factory import TransferModel, build, statistics, with_head
 from bench.models.weights import locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
@@ -104,13 +104,18 @@ def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Se
     """
     from safetensors.torch import load
 
-    start = STRATEGIES[run.tags["strategy"]].start
+    strategy = STRATEGIES[run.tags["strategy"]]
+    start = strategy.start
     then = facts.provenance["source weights identity"]
     if start == "pretrained" and then != (now := locate(study.source).identity):
         what = f"the source's weights are not those that the study was run with: {then} then, {now} now"
         raise InputError(what, "source.weights", "put those back, or run the study again")
     size = study.target.image_size
-    model = build(study.source, study.head, len(facts.classes), size, start, 0)
+    classes = len(facts.classes)
+    model = build(study.source, study.head, classes, size, start, 0)
+    plan = strategy.plan(len(model.stages), run.params)
+    if plan.readout is not None:
+        model = with_head(model, study.head, classes, size, 0, readout=plan.readout)
     unknown = model.load_state_dict(load(weights), strict=False).unexpected_keys
     if unknown:
         raise InputError(f"its weights have no place in the model: {unknown[0]}", run.run_id)

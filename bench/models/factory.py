@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
+from bench.models.adapters import add_adapter
 from bench.models.fully_convolutional import fcn_backbone
 from bench.models.heads.classification import HEADS, Takes
 from bench.models.initialization import he_initialise
@@ -27,6 +28,7 @@ from bench.models.stages import (
     cut,
     drop_behind,
     map_exits,
+    pooled,
     positions,
 )
 from bench.models.weights import (
@@ -35,6 +37,7 @@ from bench.models.weights import (
     locate,
     tensors_only,
 )
+from bench.strategies.plan import Adapter
 from bench.study.schema import Head, Source
 
 TRACED_SIDE = 64  # pixels; networks halve the resolution five times
@@ -47,6 +50,7 @@ class TransferModel(nn.Module):
     Args:
         exits: the modules whose outputs the head takes; none for the backbone's pooled features.
         widths: how many features, or channels of each exit, the head takes.
+        pools: whether the one exit's map is pooled before the head takes it.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class TransferModel(nn.Module):
         head: nn.Module,
         exits: tuple[str, ...],
         widths: tuple[int, ...],
+        *,
+        pools: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -63,12 +69,13 @@ class TransferModel(nn.Module):
         self.head = head
         self.exits = exits
         self.widths = widths
+        self.pools = pools
 
     def features(self, images: Tensor) -> Values:
         """Return what the head takes: (B, F), a feature map, or several."""
         run = Prefix(self.backbone, *self.exits) if self.exits else self.backbone
         result: Values = run(images)
-        return result
+        return pooled(result) if self.pools and isinstance(result, Tensor) else result
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""
@@ -77,7 +84,9 @@ class TransferModel(nn.Module):
 
     def handed_on(self, stages: int) -> tuple[str, ...]:
         """Return the modules whose outputs `prefix(stages)` gives; none for the pooled features."""
-        return self.exits if stages == len(self.stages) else handed_on(self.stages[:stages], self.exits)
+        if stages == len(self.stages):
+            return () if self.pools else self.exits
+        return handed_on(self.stages[:stages], self.exits)
 
     def prefix(self, stages: int) -> nn.Module:
         """Return the module from images to what the first `stages` stages hand on, as one tensor."""
@@ -100,13 +109,13 @@ class TransferModel(nn.Module):
                 )
         return nn.Sequential(*behind) if len(behind) > 1 else self.head
 
-    def set_training(self, multipliers: Sequence[float]) -> None:
-        """Put trained stages into training mode, frozen ones into eval mode: their running means stay."""
+    def set_training(self, modes: Sequence[float]) -> None:
+        """Put stages and the head into training mode or, at 0, into eval mode: their running means stay."""
         self.train()
-        for stage, multiplier in zip(self.stages, multipliers, strict=False):
+        for stage, mode in zip(self.stages, modes, strict=False):
             for name in stage.modules:
-                self.backbone.get_submodule(name).train(bool(multiplier))
-        self.head.train(bool(multipliers[-1]))
+                self.backbone.get_submodule(name).train(bool(mode))
+        self.head.train(bool(modes[-1]))
 
 
 class _Features(nn.Module):
@@ -147,16 +156,39 @@ def build(
     return model.to(memory_format=torch.channels_last).eval()
 
 
-def with_head(model: TransferModel, head: Head, classes: int, image_size: int, seed: int) -> TransferModel:
+def with_head(
+    model: TransferModel, head: Head, classes: int, image_size: int, seed: int, *, readout: int | None = None
+) -> TransferModel:
     """Return a model with the same backbone, not a copy of it, and a head of its own, drawn as in `build`.
 
-    For runs that never train the backbone.
+    For runs that never train the backbone, and for heads that read an earlier stage: `readout` says behind
+    how many leading stages, pooled; None is where the head of `model` reads.
     """
+    exits, widths, device = model.exits, model.widths, next(model.parameters()).device
+    if readout is not None:
+        exits = (model.stages[readout - 1].modules[-1],)
+        widths = (_pooled_width(model.backbone, exits[0], image_size, device),)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own = HEADS[head.kind].build(model.widths, classes, head, image_size)
-    own = own.to(next(model.parameters()).device).to(memory_format=torch.channels_last)
-    return TransferModel(model.backbone, model.stages, own, model.exits, model.widths).eval()
+        own = HEADS[head.kind].build(widths, classes, head, image_size)
+    own = own.to(device).to(memory_format=torch.channels_last)
+    pools = model.pools or readout is not None
+    return TransferModel(model.backbone, model.stages, own, exits, widths, pools=pools).eval()
+
+
+def with_adapter(model: TransferModel, adapter: Adapter, seed: int) -> TransferModel:
+    """Return the model with an adapter, drawn by `seed`, in its backbone, which is changed in place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.stages = add_adapter(model.backbone, model.stages, adapter)
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+@torch.no_grad()
+def _pooled_width(backbone: nn.Module, exit_: str, image_size: int, device: torch.device) -> int:
+    output = Prefix(backbone, exit_)(torch.zeros(2, 3, image_size, image_size, device=device))
+    assert isinstance(output, Tensor)
+    return pooled(output).shape[1]
 
 
 def statistics(source: Source) -> Statistics:

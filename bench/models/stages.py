@@ -142,6 +142,13 @@ def has_channels_last(output: Tensor) -> bool:
     return output.shape[1] == output.shape[2] != output.shape[3]
 
 
+def pooled(output: Tensor) -> Tensor:
+    """Return the mean over positions of (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C), shape (B, C)."""
+    if output.ndim == 4:
+        return output.mean((1, 2) if has_channels_last(output) else (2, 3))
+    return output.mean(1) if output.ndim == 3 else output
+
+
 def _group(units: list[_Unit]) -> list[list[_Unit]]:
     """Group units into stages: the stem, then a stage for every fall of the resolution."""
     leading = _stem_length(units)

@@ -1,15 +1,23 @@
-"""A strategy is a matrix: where the weights start, and a learning-rate multiplier for each stage and phase.
+"""A strategy is a matrix and little more: where weights start, and how fast each stage learns in each phase.
 
-Zero means frozen. Nothing else distinguishes the strategies, so each one is a few lines of data.
+Zero means frozen. What the matrix can't say stands beside it, in optional fields of the same record: which
+parameters of a stage are trained, an adapter, a pull towards the start, where the head reads, and whether a
+phase takes gradient steps or solves for the head.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
 
+from bench.core.errors import InputError
 from bench.core.hashing import digest
 from bench.core.runs import Value
+from bench.strategies.plan import Adapter, Parameters, Phase, Start, TransferPlan
+
+T = TypeVar("T")
+Rule = Callable[[int, Mapping[str, Value]], T]  # from the number of stages and the hyperparameters
+STAGES = (2, 6)  # of the models for which a fingerprint evaluates the rules
 
 
 @dataclass(frozen=True)
@@ -28,88 +36,39 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A part of the epochs, with a multiplier for each stage, input to output, and last for the head."""
-
-    share: float
-    multipliers: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TransferPlan:
-    """Where the weights start, and the matrix of multipliers: a row for each phase.
-
-    Raises:
-        ValueError: if rows differ in length, a multiplier is negative or not finite, shares don't add up to
-            one, or the head is never trained.
-    """
-
-    start: Literal["he", "pretrained"]
-    phases: tuple[Phase, ...]
-
-    def __post_init__(self) -> None:
-        rows = [phase.multipliers for phase in self.phases]
-        if not rows or len({len(row) for row in rows}) != 1:
-            raise ValueError("every phase needs one multiplier for each stage and one for the head")
-        if any(value < 0 or not math.isfinite(value) for row in rows for value in row):
-            raise ValueError("multipliers are finite and not negative")
-        if not math.isclose(sum(phase.share for phase in self.phases), 1):
-            raise ValueError("the shares of the phases don't add up to 1")
-        if not any(row[-1] for row in rows):
-            raise ValueError("the head is new: a plan that never trains it says nothing")
-
-    @property
-    def stages(self) -> int:
-        """How many stages stand before the head."""
-        return len(self.phases[0].multipliers) - 1
-
-    @property
-    def frozen_prefix(self) -> int:
-        """How many leading stages stay frozen in every phase: their output can be computed once."""
-        for stage in range(self.stages):
-            if any(phase.multipliers[stage] for phase in self.phases):
-                return stage
-        return self.stages
-
-    @property
-    def trains_all(self) -> bool:
-        """Whether no stage is frozen in any phase."""
-        return all(all(phase.multipliers) for phase in self.phases)
-
-    def matrix(self) -> str:
-        """Return the plan as text: a line for each phase."""
-        lines = [f"start: {self.start}"]
-        for number, phase in enumerate(self.phases, 1):
-            *stages, head = (f"{value:.3g}" for value in phase.multipliers)
-            lines.append(f"phase {number} ({phase.share:.0%} of the epochs): {' '.join(stages)} · {head}")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
 class Strategy:
     """A way of using pretrained weights.
 
     Args:
-        phases: (number of stages, hyperparameters) to the phases of the plan.
+        phases: the rows of the matrix.
         learning_rate: of a multiplier of 1; None where nothing is trained by gradient steps.
-        space: what is tuned beside the learning rate and its weight decay.
-        solver: how: by gradient steps, or by L-BFGS to the optimum of a linear head.
+        space: what is tuned beside the learning rate, its weight decay and the pull towards the start.
+        parameters: which parameters of a trained stage are trained; of the head it is always all.
+        l2_sp: the strength of the pull towards the start, where there is one; see `TransferPlan`.
+        readout: how many leading stages the head reads behind, pooled; None: behind the whole backbone.
+        adapter: what is added to the backbone.
+        requires: modules that must be installed, each of which is an optional extra of the same name.
     """
 
     name: str
-    summary: str
-    start: Literal["he", "pretrained"]
-    phases: Callable[[int, Mapping[str, Value]], tuple[Phase, ...]]
+    summary: str = field(compare=False)
+    start: Start
+    phases: Rule[tuple[Phase, ...]]
     learning_rate: Range | None
     space: Mapping[str, Range]
-    solver: Literal["gradient", "lbfgs"] = "gradient"
+    parameters: Parameters = "all"
+    l2_sp: Range | None = None
+    readout: Rule[int] | None = None
+    adapter: Rule[Adapter] | None = None
+    requires: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def search_space(self) -> dict[str, Range]:
         """Everything that is tuned, by name."""
         if self.learning_rate is None:
             return dict(self.space)
-        return {"learning_rate": self.learning_rate, "weight_decay": WEIGHT_DECAY, **self.space}
+        pull = {"l2_sp": self.l2_sp} if self.l2_sp else {}
+        return {"learning_rate": self.learning_rate, "weight_decay": WEIGHT_DECAY, **pull, **self.space}
 
     @property
     def defaults(self) -> dict[str, Value]:
@@ -118,18 +77,48 @@ class Strategy:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that the strategy is: an edited one must not find the results of the old one."""
-        space = {name: asdict(span) for name, span in self.search_space.items()}
-        corners = [
-            self.defaults,
-            *({n: getattr(r, end) for n, r in self.search_space.items()} for end in ("low", "high")),
-        ]
-        matrices = [self.plan(stages, params).matrix() for stages in (2, 6) for params in corners]
-        return digest([space, matrices] + [self.solver] * (self.solver != "gradient"))
+        """A digest of all that the strategy is: an edited one must not find the results of the old one.
+
+        All fields count that are compared and not at their default, so that a new optional one changes no
+        digest; a rule counts by what it gives at the default and at both ends of the search space.
+        """
+        space = self.search_space
+        ends = ({name: getattr(r, end) for name, r in space.items()} for end in ("low", "high"))
+        corners = [self.defaults, *ends]
+        cases = [(stages, params) for stages in STAGES for params in corners]
+        return digest([_described(self, cases), _described(space, cases)])
 
     def plan(self, stages: int, params: Mapping[str, Value]) -> TransferPlan:
-        """Return the matrix for a model of so many stages."""
-        return TransferPlan(self.start, self.phases(stages, params))
+        """Return the matrix, and what stands beside it, for a model of so many stages."""
+        return TransferPlan(
+            self.start,
+            self.phases(stages, params),
+            parameters=self.parameters,
+            l2_sp=float(params["l2_sp"]) if self.l2_sp else 0.0,
+            readout=self.readout(stages, params) if self.readout else None,
+            adapter=self.adapter(stages, params) if self.adapter else None,
+        )
+
+    def check_installed(self, where: str) -> None:
+        """Raise InputError if a module is missing that the strategy needs."""
+        for module in self.requires:
+            if importlib.util.find_spec(module) is None:
+                remedy = f"pip install 'transfer-bench[{module}]'"
+                raise InputError(f"{self.name} needs the package {module}", where, remedy)
+
+
+def _described(value: Any, cases: Sequence[tuple[int, Mapping[str, Value]]]) -> Any:
+    """Return a value as JSON types; a rule is described by what it gives in each case."""
+    if is_dataclass(value) and not isinstance(value, type):
+        compared = [(f.name, getattr(value, f.name), f.default) for f in fields(value) if f.compare]
+        return {name: _described(one, cases) for name, one, default in compared if one != default}
+    if isinstance(value, Mapping):
+        return {name: _described(one, cases) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_described(one, cases) for one in value]
+    if callable(value):
+        return [_described(value(stages, params), cases) for stages, params in cases]
+    return value
 
 
 WEIGHT_DECAY = Range(1e-4, 1e-1, 1e-2, log=True)

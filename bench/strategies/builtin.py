@@ -1,17 +1,17 @@
 """The strategies that come with `bench`, each a few lines of data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from bench.core.runs import Value
-from bench.strategies.base import (
-    Phase,
-    Range,
-    Strategy,
-)
+from bench.strategies.base import Range, Rule, Strategy
+from bench.strategies.plan import Adapter, Phase, Solver
+
+L2_STRENGTH = Range(1e-6, 1e5, 1.0, log=True)  # of Kornblith et al. 2019
+HEAD_FIRST = 0.3  # of the epochs
 
 
-def _constant(stage_multiplier: float) -> Callable[[int, Mapping[str, Value]], tuple[Phase, ...]]:
-    return lambda stages, _: (Phase(1, (stage_multiplier,) * stages + (1,)),)
+def _constant(stage_multiplier: float, solver: Solver = "gradient") -> Rule[tuple[Phase, ...]]:
+    return lambda stages, _: (Phase(1, (stage_multiplier,) * stages + (1,), solver),)
 
 
 def _last_stages(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
@@ -24,6 +24,29 @@ def _decayed(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
     """Multiply by `decay` for each stage further from the head (Howard and Ruder 2018, section 3.2)."""
     decay = float(params["decay"])
     return (Phase(1, (*(decay ** (stages - 1 - stage) for stage in range(stages)), 1)),)
+
+
+def _one_stage(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+    """Train the stage at `depth`, a share of the way from the input to the output, and the head."""
+    chosen = min(int(float(params["depth"]) * stages), stages - 1)
+    return (Phase(1, (*(float(stage == chosen) for stage in range(stages)), 1)),)
+
+
+def _earlier_stage(stages: int, params: Mapping[str, Value]) -> int:
+    """Return the stage at `depth`, counted from 1: any but the last."""
+    return 1 + min(int(float(params["depth"]) * (stages - 1)), stages - 2)
+
+
+def _head_then_all(head_share: float, solver: Solver) -> Rule[tuple[Phase, ...]]:
+    return lambda stages, _: (
+        Phase(head_share, (0,) * stages + (1,), solver),
+        Phase(1 - head_share, (1,) * (stages + 1)),
+    )
+
+
+def _low_rank(_stages: int, params: Mapping[str, Value]) -> Adapter:
+    """Return LoRA with a scale of 2 (alpha twice the rank), as is common."""
+    return Adapter("lora", int(params["rank"]), 2.0)
 
 
 BUILTIN = (
@@ -61,7 +84,8 @@ BUILTIN = (
     ),
     Strategy(
         name="discriminative",
-        summary="pretrained; all stages trained, slower towards the input (the decay per stage: tuned)",
+        summary="pretrained; all stages trained, slower towards the input: layer-wise learning-rate decay "
+        "(the decay per stage: tuned)",
         start="pretrained",
         phases=_decayed,
         learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
@@ -69,11 +93,91 @@ BUILTIN = (
     ),
     Strategy(
         name="linear_probe",
-        summary="pretrained and frozen; logistic regression on the features, by L-BFGS (the penalty: tuned)",
+        summary="pretrained and frozen; logistic regression on the features, by L-BFGS (L2 strength: tuned)",
         start="pretrained",
-        phases=_constant(0),
+        phases=_constant(0, "logistic"),
         learning_rate=None,
-        space={"penalty": Range(1e-6, 1e5, 1.0, log=True)},  # of Kornblith et al. 2019
-        solver="lbfgs",
+        space={"l2_strength": L2_STRENGTH},
+    ),
+    Strategy(
+        name="head_first",
+        summary="pretrained; the head is trained first, then all stages with it",
+        start="pretrained",
+        phases=_head_then_all(HEAD_FIRST, "gradient"),
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={},
+    ),
+    Strategy(
+        name="lp_ft",
+        summary="pretrained; all stages trained, from the solved linear probe as head (Kumar et al. 2022)",
+        start="pretrained",
+        phases=_head_then_all(0, "logistic"),
+        learning_rate=Range(1e-5, 1e-2, 3e-4, log=True),
+        space={"l2_strength": L2_STRENGTH},
+    ),
+    Strategy(
+        name="norm_only",
+        summary="pretrained; only normalisation layers and the head are trained (Frankle et al. 2021)",
+        start="pretrained",
+        phases=_constant(1),
+        learning_rate=Range(3e-4, 3e-2, 3e-3, log=True),
+        space={},
+        parameters="norm",
+    ),
+    Strategy(
+        name="bias_only",
+        summary="pretrained; only biases and the head are trained (BitFit; Ben Zaken et al. 2022)",
+        start="pretrained",
+        phases=_constant(1),
+        learning_rate=Range(3e-4, 3e-2, 3e-3, log=True),
+        space={},
+        parameters="bias",
+    ),
+    Strategy(
+        name="surgical",
+        summary="pretrained; one stage and the head are trained (which stage: tuned; Lee et al. 2023)",
+        start="pretrained",
+        phases=_one_stage,
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={"depth": Range(0.0, 1.0, 0.5)},
+    ),
+    Strategy(
+        name="l2_sp",
+        summary="pretrained; all stages trained, held near their start (how strongly: tuned; Li et al. 2018)",
+        start="pretrained",
+        phases=_constant(1),
+        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
+        space={},
+        l2_sp=Range(1e-3, 1.0, 1e-1, log=True),
+    ),
+    Strategy(
+        name="earlier_features",
+        summary="pretrained and frozen; logistic regression on an earlier stage's pooled output "
+        "(which stage: tuned)",
+        start="pretrained",
+        phases=_constant(0, "logistic"),
+        learning_rate=None,
+        space={"depth": Range(0.0, 1.0, 0.75), "l2_strength": L2_STRENGTH},
+        readout=_earlier_stage,
+    ),
+    Strategy(
+        name="earlier_features_svm",
+        summary="pretrained and frozen; a linear SVM on an earlier stage's pooled output (which: tuned)",
+        start="pretrained",
+        phases=_constant(0, "hinge"),
+        learning_rate=None,
+        space={"depth": Range(0.0, 1.0, 0.75), "l2_strength": L2_STRENGTH},
+        readout=_earlier_stage,
+    ),
+    Strategy(
+        name="lora",
+        summary="pretrained and frozen; low-rank changes of it and the head are trained (Hu et al. 2022)",
+        start="pretrained",
+        phases=_constant(1),
+        learning_rate=Range(3e-4, 3e-2, 3e-3, log=True),
+        space={"rank": Range(2, 16, 8, integer=True)},
+        parameters="adapter",
+        adapter=_low_rank,
+        requires=("peft",),
     ),
 )

@@ -1,7 +1,7 @@
 """The one training loop."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bench.core.runs import derive_seed
-from bench.strategies.base import TransferPlan
+from bench.strategies.plan import TransferPlan
 from bench.system.signals import deferred_interrupt
 from bench.training.checkpoints import Checkpoint
 from bench.training.inputs import batches
+from bench.training.linear_probe import solve_head
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
 from bench.training.problem import (
     Row,
@@ -27,6 +28,7 @@ from bench.training.problem import (
     trained_state,
 )
 from bench.training.schedules import build_schedule
+from bench.training.start_penalty import StartPenalty
 
 
 def train(
@@ -49,21 +51,20 @@ def train(
     saved = _load(problem, checkpoint)
     result = Trained(**saved["result"]) if saved else Trained()
     result.stopped = not all(map(keep_going, result.curve))
+    penalty = StartPenalty(problem.model, problem.plan.l2_sp)
     last = 0
-    for multipliers, epochs in phase_epochs(problem.plan, problem.training.epochs):
+    for number, epochs in phase_epochs(problem.plan, problem.training.epochs):
         last += epochs
         if result.stopped or (saved and last < saved["phase_end"]):
             continue
-        freeze(problem.model, multipliers)
-        optimizer = build_optimizer(
-            problem.model, multipliers, problem.learning_rate, problem.weight_decay, problem.training
-        )
-        steps = epochs * -(-len(problem.train) // problem.training.batch_size)
-        loop = _Loop(problem, optimizer, build_schedule(optimizer, problem.training, steps), checkpoint)
+        if problem.plan.phases[number].is_solved:
+            result.train_seconds += solve_head(problem.in_phase(number), problem.plan.phases[number].solver)
+            continue
+        loop = _loop(problem.in_phase(number), number, epochs, checkpoint, penalty)
         if saved and saved["phase_end"] == last:
             loop.restore(saved)
         while len(result.curve) < last and not result.stopped:
-            row = loop.epoch(multipliers, result, last)
+            row = loop.epoch(result, last)
             row |= loop.evaluate(result, last)
             with deferred_interrupt() as stopping:
                 note_epoch(problem, result, row)
@@ -76,6 +77,21 @@ def train(
     return result
 
 
+def _loop(
+    problem: TrainingProblem, number: int, epochs: int, checkpoint: Checkpoint | None, penalty: StartPenalty
+) -> "_Loop":
+    """Freeze what a phase doesn't train, and return the loop of its steps."""
+    plan, training = problem.plan, problem.training
+    multipliers = plan.phases[number].multipliers
+    freeze(problem.model, multipliers, plan.parameters)
+    optimizer = build_optimizer(
+        problem.model, multipliers, problem.learning_rate, problem.weight_decay, training
+    )
+    penalty.replace_decay(optimizer, plan.stages)
+    schedule = build_schedule(optimizer, training, epochs * -(-len(problem.train) // training.batch_size))
+    return _Loop(problem, optimizer, schedule, checkpoint, number, penalty)
+
+
 @dataclass
 class _Loop:
     """The steps of a phase, and all that decides the ones to come."""
@@ -84,17 +100,19 @@ class _Loop:
     optimizer: Optimizer
     schedule: LambdaLR
     checkpoint: Checkpoint | None
+    phase: int
+    penalty: StartPenalty
     losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, each times its images
     rate: float = 0.0  # of the last step
 
     def __post_init__(self) -> None:
         self.forward = self.problem.execution.forward(self.problem.forward)
 
-    def epoch(self, multipliers: Sequence[float], result: Trained, phase_end: int) -> Row:
+    def epoch(self, result: Trained, phase_end: int) -> Row:
         """Train to the end of the epoch; return its row, without val."""
         problem, number = self.problem, len(result.curve)
         order = epoch_order(problem, number)
-        problem.model.set_training(multipliers)
+        problem.model.set_training(problem.plan.in_training_mode(self.phase))
         started = time.perf_counter()
         with deferred_interrupt() as stopping:
             for batch in list(batches(order, problem.training.batch_size))[len(self.losses) :]:
@@ -126,17 +144,18 @@ class _Loop:
             self.checkpoint.save(self._state(result, phase_end))
 
     def _step(self, batch: np.ndarray, epoch: int) -> None:
-        """Take a step, on all its images at once or piece by piece with accumulated gradients."""
+        """Take a step, on all its images at once or by micro-batches with accumulated gradients."""
         problem, optimizer = self.problem, self.optimizer
         optimizer.zero_grad()
         losses = []
-        for piece in np.array_split(batch, max(1, min(problem.pieces, len(batch) // 2))):
-            inputs = problem.inputs.train(piece, problem.seed, epoch)
+        for micro_batch in np.array_split(batch, max(1, min(problem.micro_batches, len(batch) // 2))):
+            inputs = problem.inputs.train(micro_batch, problem.seed, epoch)
             with problem.execution.autocast():
                 logits = self.forward(inputs)
-            loss = problem.targets.loss(logits, piece, problem.seed, epoch, problem.training)
-            (loss * (len(piece) / len(batch))).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach() * len(piece))
+            loss = problem.targets.loss(logits, micro_batch, problem.seed, epoch, problem.training)
+            (loss * (len(micro_batch) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach() * len(micro_batch))
+        self.penalty.add_gradients()
         clip_gradients(optimizer.param_groups, problem.training.gradient_clip)
         self.rate = max(group["lr"] for group in optimizer.param_groups)
         optimizer.step()
@@ -148,7 +167,7 @@ class _Loop:
         device = torch.device(self.problem.execution.device)
         return {
             "made_for": made_for(self.problem),
-            "pieces": self.problem.pieces,
+            "micro_batches": self.problem.micro_batches,
             "phase_end": phase_end,
             "result": {f.name: getattr(result, f.name) for f in fields(result)},
             "model": trained_state(self.problem.model, self.problem.plan),
@@ -189,13 +208,17 @@ def _load(problem: TrainingProblem, checkpoint: Checkpoint | None) -> dict[str, 
     saved = checkpoint.load() if checkpoint else None
     return (
         saved
-        if saved and (saved["made_for"], saved["pieces"]) == (made_for(problem), problem.pieces)
+        if saved and (saved["made_for"], saved["micro_batches"]) == (made_for(problem), problem.micro_batches)
         else None
     )
 
 
-def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[tuple[float, ...], int]]:
-    """Divide the epochs among the phases, by rounding where each one ends; one that gets none is left out."""
+def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[int, int]]:
+    """Return the numbers of the phases, each with its epochs, divided by rounding where each phase ends.
+
+    A phase that gets none is left out, but for one that is solved, which needs none.
+    """
     ends = [round(epochs * sum(p.share for p in plan.phases[: n + 1])) for n in range(len(plan.phases))]
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    return [(p.multipliers, count) for p, count in zip(plan.phases, counts, strict=True) if count]
+    phases = enumerate(zip(plan.phases, counts, strict=True))
+    return [(number, count) for number, (phase, count) in phases if count or phase.is_solved]

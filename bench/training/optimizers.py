@@ -1,14 +1,16 @@
-"""Optimizer groups from a row of the matrix, and learning-rate schedules as pure functions of the step."""
+"""Optimizer groups from a row of the matrix: what is trained, at which rate, and what is not."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from bench.models.adapters import ADAPTERS
 from bench.models.factory import TransferModel
 from bench.models.initialization import NORMALISATIONS
+from bench.strategies.plan import Parameters
 from bench.study.schema import Training
 
 
@@ -28,9 +30,38 @@ def trainable_groups(
     return [group if m else [] for group, m in zip(groups, multipliers, strict=True)]
 
 
-def freeze(model: TransferModel, multipliers: Sequence[float]) -> None:
-    """Let exactly the stages with a multiplier above zero take gradients."""
-    trained = {id(p) for group in trainable_groups(model, multipliers) for _, p in group}
+def _of_norms(model: TransferModel) -> set[int]:
+    norms = (m for m in model.backbone.modules() if isinstance(m, NORMALISATIONS))
+    return {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
+
+
+def _added(model: TransferModel) -> set[int]:
+    is_added = [kind.is_added for kind in ADAPTERS.values()]
+    named = model.backbone.named_parameters()
+    return {id(p) for name, p in named if any(check(name) for check in is_added)}
+
+
+# From a model to the parameters of its backbone, by identity, that a trained stage trains.
+SELECTIONS: Mapping[Parameters, Callable[[TransferModel], set[int]]] = {
+    "all": lambda model: {id(p) for p in model.backbone.parameters()},
+    "norm": _of_norms,
+    "bias": lambda model: {id(p) for n, p in model.backbone.named_parameters() if n.endswith("bias")},
+    "adapter": _added,
+}
+
+
+def freeze(model: TransferModel, multipliers: Sequence[float], parameters: Parameters = "all") -> None:
+    """Let exactly these parameters of the stages with a multiplier above zero take gradients, and the head.
+
+    Raises:
+        ValueError: if the stages have no such parameters.
+    """
+    *stages, head = trainable_groups(model, multipliers)
+    selected = SELECTIONS[parameters](model)
+    trained = {id(p) for group in stages for _, p in group if id(p) in selected}
+    if any(stages) and not trained:
+        raise ValueError(f"the model has no {parameters} parameters that could be trained")
+    trained |= {id(p) for _, p in head}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
 
@@ -42,7 +73,7 @@ def build_optimizer(
     weight_decay: float,
     training: Training,
 ) -> Optimizer:
-    """Build the optimizer: two groups a trained stage, with and without weight decay.
+    """Build the optimizer: two groups a trained stage, with and without weight decay, of what is not frozen.
 
     Norms' weights and all biases are not decayed (Goyal et al. 2017, section 5.3).
     """
@@ -52,7 +83,8 @@ def build_optimizer(
     for stage, (parameters, multiplier) in enumerate(rows):
         plain = [n.endswith("bias") or p.ndim <= 1 or id(p) in undecayed for n, p in parameters]
         for exempt, decay in ((False, weight_decay), (True, 0.0)):
-            members = [p for (_, p), is_plain in zip(parameters, plain, strict=True) if is_plain == exempt]
+            pairs = zip(parameters, plain, strict=True)
+            members = [p for (_, p), is_plain in pairs if is_plain == exempt and p.requires_grad]
             if members:
                 rate = learning_rate * multiplier
                 groups.append({"params": members, "lr": rate, "weight_decay": decay, "stage": stage})

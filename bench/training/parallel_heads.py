@@ -96,7 +96,7 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
 def _optimizer(problem: TrainingProblem) -> Optimizer:
     multipliers = problem.plan.phases[0].multipliers
     freeze(problem.model, multipliers)
-    problem.model.set_training(multipliers)
+    problem.model.set_training(problem.plan.in_training_mode(0))
     return build_optimizer(
         problem.model, multipliers, problem.learning_rate, problem.weight_decay, problem.training
     )

@@ -1,12 +1,22 @@
-"""Train runs as their strategy says: by gradient steps or by a solver, each alone or several as one."""
+"""Train runs as their plan says: by gradient steps or by a solver, each alone or several as one."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 from bench.training.checkpoints import Checkpoint
 from bench.training.linear_probe import solve
 from bench.training.loop import train
 from bench.training.parallel_heads import can_train_together, train_heads
-from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, truncate
+from bench.training.problem import (
+    DivergedError,
+    Row,
+    Trained,
+    TrainingProblem,
+    plain_state,
+    truncate,
+)
+
+log = logging.getLogger(__name__)
 
 
 def train_as_planned(
@@ -14,14 +24,24 @@ def train_as_planned(
     keep_going: Callable[[Row], bool] = lambda _row: True,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train as the strategy says; what is solved takes seconds and needs no checkpoint."""
-    if problem.solver == "lbfgs":
+    """Train through all phases of the plan; what is only solved takes seconds and needs no checkpoint.
+
+    The best weights are given by the names of the architecture, without an adapter.
+    """
+    if problem.plan.is_solved:
         return truncate(solve([problem])[0], problem.metric, keep_going)
-    return train(problem, keep_going, checkpoint)
+    trained = train(problem, keep_going, checkpoint)
+    if problem.plan.adapter and not trained.stopped:
+        trained.best = plain_state(problem.model, problem.plan)
+    return trained
 
 
 def train_together(problems: Sequence[TrainingProblem]) -> Sequence[Trained | DivergedError] | None:
     """Train runs of one arm as one computation, or return None if they can't be."""
-    if problems[0].solver == "lbfgs":
+    if all(problem.plan.is_solved for problem in problems):
         return solve(problems)
-    return train_heads(problems) if can_train_together(problems) else None
+    if can_train_together(problems):
+        return train_heads(problems)
+    if all(problem.plan.trains_only_head for problem in problems):
+        log.warning("heads are not trained together: they are not linear, or their features are not stored")
+    return None

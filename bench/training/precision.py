@@ -27,6 +27,11 @@ def has_fast_bf16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
+def must_measure_precision(training: Training, device: str) -> bool:
+    """Say whether only a measurement tells which precision is faster: on a CPU with bfloat16 instructions."""
+    return training.precision == "auto" and device == "cpu" and has_fast_bf16(device)
+
+
 def choose_precision(training: Training, device: str, model: Callable[[], nn.Module], image_size: int) -> str:
     """Return the precision of training: the study's wish, or what is faster here.
 
@@ -46,10 +51,8 @@ def choose_precision(training: Training, device: str, model: Callable[[], nn.Mod
         raise InputError(f"{device} has no bfloat16 instructions", "training.precision", "use auto or fp32")
     if training.precision != "auto":
         return training.precision
-    if not has_fast_bf16(device):
-        return "fp32"
-    if device.startswith("cuda"):
-        return "bf16"
+    if not must_measure_precision(training, device):
+        return "bf16" if has_fast_bf16(device) else "fp32"
     built = model()
     seconds = {
         precision: measured_step(built, Execution(device, precision), image_size, training.batch_size)[1]

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.models.adapters import plain_tensors
 from bench.models.factory import TransferModel
-from bench.strategies.base import TransferPlan
+from bench.strategies.plan import TransferPlan
 from bench.study.metrics import METRICS
 from bench.study.schema import Training
 from bench.training.execution import Execution
@@ -25,6 +25,14 @@ class DivergedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
+class Route:
+    """How images reach the logits: as pixels through the model, or as stored features through its rest."""
+
+    inputs: Inputs
+    forward: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingProblem:
     """All that a run trains on, and how.
 
@@ -33,9 +41,12 @@ class TrainingProblem:
         forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
         targets: what is to be got right.
         metric: the name of the metric that chooses the best epoch.
-        pieces: in how many each batch is computed, for a device without room for all of it. The gradient is
-            that of the whole batch, but BatchNorm takes its statistics from each piece (Goyal et al. 2017,
-            section 2.3).
+        l2_strength: of a phase that is solved: the loss is the sum over images plus this / 2 times the
+            squared norm of the weights.
+        routes: for each phase, where more of the model is as it started than in the whole plan.
+        micro_batches: in how many each batch is computed, for a device without room for all of it. The
+            gradient is that of the whole batch, but BatchNorm takes its statistics from each micro-batch
+            (Goyal et al. 2017, section 2.3).
     """
 
     model: TransferModel
@@ -51,8 +62,16 @@ class TrainingProblem:
     seed: int
     execution: Execution
     metric: str = "accuracy"
-    solver: Literal["gradient", "lbfgs"] = "gradient"
-    pieces: int = 1
+    l2_strength: float = 1.0
+    routes: tuple[Route, ...] = ()
+    micro_batches: int = 1
+
+    def in_phase(self, number: int) -> "TrainingProblem":
+        """Return the problem as a phase sees it."""
+        if not self.routes:
+            return self
+        route = self.routes[number]
+        return replace(self, inputs=route.inputs, forward=route.forward)
 
     @property
     def labels(self) -> Tensor:
@@ -122,12 +141,20 @@ def _rank(row: Row, metric: str) -> tuple[float, float]:
 
 def trained_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
     """Return copies of all tensors that the plan lets change: parameters and running statistics."""
-    moved = [any(phase.multipliers[stage] for phase in plan.phases) for stage in range(plan.stages)]
-    names = {
-        f"backbone.{n}" for stage, m in zip(model.stages, moved, strict=True) if m for n in stage.tensors
-    }
+    trained = [stage for number, stage in enumerate(model.stages) if plan.is_trained(number)]
+    names = {f"backbone.{name}" for stage in trained for name in stage.tensors}
     state = model.state_dict()
     return {n: t.detach().clone() for n, t in state.items() if n in names or n.startswith("head.")}
+
+
+def plain_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
+    """Return the same by the names of the architecture: what an adapter changes is in its layer's weights."""
+    trained = [stage for number, stage in enumerate(model.stages) if plan.is_trained(number)]
+    own = {name for stage in trained for name in stage.tensors}
+    plain = plain_tensors(model.backbone, plan.adapter)
+    backbone = {f"backbone.{n}": t for n, t in plain.items() if n in own or plan.adapter}
+    head = {f"head.{n}": t for n, t in model.head.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in (backbone | head).items()}
 
 
 def evaluate(problem: TrainingProblem, indices: np.ndarray) -> dict[str, float]:

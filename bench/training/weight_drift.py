@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.models.adapters import plain_tensors
 from bench.models.factory import TransferModel
-from bench.models.stages import Stage, has_channels_last
-from bench.strategies.base import TransferPlan
+from bench.models.stages import Stage, pooled
+from bench.strategies.plan import TransferPlan
 
 IMAGES = 96  # of the validation part, evenly spaced: what every run of a study is measured on
 
 
-class Yardstick:
+class DriftReference:
     """The pretrained model and what its stages put out: what trained models are held against.
 
     Args:
@@ -38,10 +39,7 @@ class Yardstick:
         A stage that no phase trains, behind none that was, has not moved: 0 and 1, without a computation.
         `scratch` has no change, as it did not begin at these weights; its CKA says how like them it became.
         """
-        trained = [
-            plan.start == "he" or any(phase.multipliers[stage] for phase in plan.phases)
-            for stage in range(plan.stages)
-        ]
+        trained = [plan.has_moved(stage) for stage in range(plan.stages)]
         first = trained.index(True) if any(trained) else plan.stages
         outputs = stage_outputs(model, self._batches()) if first < plan.stages else []
         values: dict[str, float] = {}
@@ -51,12 +49,13 @@ class Yardstick:
                 linear_cka(self._outputs[depth], outputs[depth]) if depth >= first else 1.0
             )
             if plan.start == "pretrained":
-                values[f"{name}/change"] = self._change(model, stage) if trained[depth] else 0.0
+                values[f"{name}/change"] = self._change(model, plan, depth) if trained[depth] else 0.0
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _change(self, model: TransferModel, stage: Stage) -> float:
+    def _change(self, model: TransferModel, plan: TransferPlan, depth: int) -> float:
         before = dict(self._pretrained.backbone.named_parameters())
-        return relative_change(before, dict(model.backbone.named_parameters()), stage)
+        after = plain_tensors(model.backbone, plan.adapter)
+        return relative_change(before, after, self._pretrained.stages[depth])
 
 
 @torch.no_grad()
@@ -121,13 +120,6 @@ def stage_outputs(model: TransferModel, batches: Iterable[Tensor]) -> list[Tenso
         for handle in handles:
             handle.remove()
     return [torch.cat(parts) for parts in found]
-
-
-def pooled(output: Tensor) -> Tensor:
-    """Return the mean over positions of (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C), shape (B, C)."""
-    if output.ndim == 4:
-        return output.mean((1, 2) if has_channels_last(output) else (2, 3))
-    return output.mean(1) if output.ndim == 3 else output
 
 
 @contextmanager

@@ -15,17 +15,17 @@ from bench.training.linear_probe import solve
 from bench.training.targets.classification import Classes
 from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
-PENALTIES = (0.01, 100.0, 1.0)
+STRENGTHS = (0.01, 100.0, 1.0)
 
 
 @pytest.fixture
 def problems(random_weights, dataset, tmp_path):  # noqa: F811
-    def with_penalty(penalty):
+    def with_strength(strength):
         source = random_weights("timm/resnet10t")
         problem = problem_for(STRATEGIES["linear_probe"], source, dataset, store=FeatureStore(tmp_path))
-        return dataclasses.replace(problem, weight_decay=penalty)
+        return dataclasses.replace(problem, l2_strength=strength)
 
-    return [with_penalty(penalty) for penalty in PENALTIES]
+    return [with_strength(strength) for strength in STRENGTHS]
 
 
 def loss_of(problem, features):
@@ -34,10 +34,10 @@ def loss_of(problem, features):
     )
     logits = features.double() @ weight.T + bias
     loss = functional.cross_entropy(logits, problem.labels[problem.train], reduction="sum")
-    return loss + problem.weight_decay / 2 * weight.square().sum(), weight, bias
+    return loss + problem.l2_strength / 2 * weight.square().sum(), weight, bias
 
 
-def test_the_gradient_is_zero_and_stronger_penalties_give_smaller_weights(problems):
+def test_the_gradient_is_zero_and_a_stronger_l2_gives_smaller_weights(problems):
     solved = solve(problems)
     norms = {}
     for problem, result in zip(problems, solved, strict=True):
@@ -46,7 +46,7 @@ def test_the_gradient_is_zero_and_stronger_penalties_give_smaller_weights(proble
         scale = features.abs().sum().item()
         for gradient in torch.autograd.grad(loss, variables):
             assert gradient.abs().max().item() < 1e-3 * scale
-        norms[problem.weight_decay] = problem.model.head.weight.norm().item()
+        norms[problem.l2_strength] = problem.model.head.weight.norm().item()
         assert torch.equal(result.best["head.weight"], problem.model.head.weight)
         assert [row["epoch"] for row in result.curve] == [problem.training.epochs - 1]
     assert norms[0.01] > norms[1.0] > norms[100.0] > 0
@@ -73,10 +73,38 @@ def test_it_is_named_that_the_head_does_not_fit():
 def test_two_classes_are_one_problem(random_weights, dataset, tmp_path):  # noqa: F811
     problem = problem_for(STRATEGIES["linear_probe"], random_weights("timm/resnet10t"), dataset)
     labels = problem.labels.clone().remainder(2)
-    binary = dataclasses.replace(problem, targets=Classes(labels), weight_decay=1.0, model=problem.model)
+    binary = dataclasses.replace(problem, targets=Classes(labels), l2_strength=1.0, model=problem.model)
     with torch.no_grad():
         head = torch.nn.Linear(problem.model.widths[0], 2)
     binary.model.head = head
     result = solve([binary])[0]
     assert result.best["head.weight"].shape == (2, problem.model.widths[0])
     assert np.isfinite(result.curve[0]["val/loss"])
+
+
+def test_the_support_vector_machine_is_that_of_scikit_learn(random_weights, dataset):  # noqa: F811
+    from sklearn.svm import LinearSVC
+
+    source = random_weights("timm/resnet10t")
+    problem = problem_for(STRATEGIES["earlier_features_svm"], source, dataset)
+    problem = dataclasses.replace(problem, l2_strength=10.0)
+    solve([problem])
+    with torch.no_grad():
+        features = problem.model.eval().features(problem.inputs.evaluate(problem.train)).numpy()
+        scores = problem.model.head(torch.from_numpy(features)).numpy()
+    reference = LinearSVC(C=0.1, dual=False, max_iter=10_000, tol=1e-8)
+    reference.fit(features.astype(np.float64), problem.labels[problem.train].numpy())
+    assert np.allclose(scores, reference.decision_function(features), atol=1e-2)
+
+
+def test_runs_that_read_different_stages_are_solved_on_their_own(random_weights, dataset):  # noqa: F811
+    """Another stage gives other features, of another width: no path of L2 strengths leads across."""
+    strategy, source = STRATEGIES["earlier_features"], random_weights("timm/resnet10t")
+    problems = []
+    for depth in (0.1, 0.9, 0.1):
+        at = dataclasses.replace(strategy, readout=lambda n, _, d=depth: strategy.readout(n, {"depth": d}))
+        problems.append(problem_for(at, source, dataset))
+    together, alone = solve(problems), [solve([problem])[0] for problem in problems]
+    assert problems[0].plan.readout != problems[1].plan.readout
+    for one, other in zip(together, alone, strict=True):
+        assert one.curve[0]["val/loss"] == pytest.approx(other.curve[0]["val/loss"], rel=1e-2)

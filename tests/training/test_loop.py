@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 import bench.training.loop
-from bench.strategies.base import Phase, TransferPlan
+from bench.strategies.plan import Phase, TransferPlan
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
 from bench.training.checkpoints import Checkpoint
@@ -84,8 +84,8 @@ def test_scores_are_those_of_scikit_learn(pairs):
 
 def test_phases_share_the_epochs():
     plan = TransferPlan("pretrained", (Phase(0.3, (0, 1)), Phase(0.7, (1, 1))))
-    assert phase_epochs(plan, 10) == [((0, 1), 3), ((1, 1), 7)]
-    assert phase_epochs(plan, 1) == [((1, 1), 1)]
+    assert phase_epochs(plan, 10) == [(0, 3), (1, 7)]
+    assert phase_epochs(plan, 1) == [(1, 1)]
     assert sum(count for _, count in phase_epochs(plan, 5)) == 5
 
 
@@ -202,11 +202,11 @@ def test_half_a_checkpoint_is_none(dataset, random_weights, caplog):  # noqa: F8
     assert checkpoint.load() is None
 
 
-def test_a_batch_in_pieces_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811
+def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811
     """A vision transformer has no BatchNorm: only rounding differs."""
     curves = []
-    for pieces in (1, 2, 4):
+    for micro_batches in (1, 2, 4):
         problem = problem_for(STRATEGIES["full"], random_weights("timm/test_vit"), dataset)
-        curves.append(train(replace(problem, pieces=pieces)).curve[-1]["train/loss"])
+        curves.append(train(replace(problem, micro_batches=micro_batches)).curve[-1]["train/loss"])
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
     assert curves[2] == pytest.approx(curves[0], rel=1e-3)

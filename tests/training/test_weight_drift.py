@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from bench.core.runs import Status
 from bench.models.factory import build
 from bench.models.stages import Stage
-from bench.strategies.base import Phase, TransferPlan
+from bench.strategies.plan import Phase, TransferPlan
 from bench.study.schema import Head, Source
 from bench.tracking import frames
 from bench.tracking.frames import FoundRun
 from bench.training.weight_drift import (
-    Yardstick,
+    DriftReference,
     linear_cka,
     pooled,
     relative_change,
@@ -110,7 +110,7 @@ def moved_copy(before, depth):
 @pytest.fixture(scope="module")
 def yardstick(before):
     images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return Yardstick(before, lambda: images.split(8))
+    return DriftReference(before, lambda: images.split(8))
 
 
 def test_a_model_that_did_not_move(before, yardstick):
@@ -121,7 +121,7 @@ def test_a_model_that_did_not_move(before, yardstick):
 
 
 def test_what_is_in_front_of_the_first_trained_stage_is_not_computed(before):
-    yardstick = Yardstick(before, lambda: pytest.fail("nothing is to be computed"))
+    yardstick = DriftReference(before, lambda: pytest.fail("nothing is to be computed"))
     found = yardstick.measure(before, plan(before))
     assert set(found.values()) == {0.0, 1.0}
     assert len(found) == 2 * len(before.stages)
