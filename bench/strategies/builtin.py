@@ -7,7 +7,6 @@ from bench.strategies.base import Range, Rule, Strategy
 from bench.strategies.plan import Adapter, Phase, Solver
 
 L2_STRENGTH = Range(1e-6, 1e5, 1.0, log=True)  # of Kornblith et al. 2019
-HEAD_FIRST = 0.3  # of the epochs
 
 
 def _constant(stage_multiplier: float, solver: Solver = "gradient") -> Rule[tuple[Phase, ...]]:
@@ -37,10 +36,11 @@ def _earlier_stage(stages: int, params: Mapping[str, Value]) -> int:
     return 1 + min(int(float(params["depth"]) * (stages - 1)), stages - 2)
 
 
-def _head_then_all(head_share: float, solver: Solver) -> Rule[tuple[Phase, ...]]:
+def _head_then_all(head: float, rate: float, solver: Solver = "gradient") -> Rule[tuple[Phase, ...]]:
+    """Train the head for a share of the epochs, or solve for it, then everything: the stages at `rate`."""
     return lambda stages, _: (
-        Phase(head_share, (0,) * stages + (1,), solver),
-        Phase(1 - head_share, (1,) * (stages + 1)),
+        Phase(head, (0,) * stages + (1,), solver),
+        Phase(1 - head, (rate,) * stages + (1,)),
     )
 
 
@@ -101,9 +101,9 @@ BUILTIN = (
     ),
     Strategy(
         name="head_first",
-        summary="pretrained; the head is trained first, then all stages with it",
+        summary="pretrained; the head for a third of the epochs, then all, the stages at a tenth of its rate",
         start="pretrained",
-        phases=_head_then_all(HEAD_FIRST, "gradient"),
+        phases=_head_then_all(1 / 3, 0.1),
         learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
         space={},
     ),
@@ -111,7 +111,7 @@ BUILTIN = (
         name="lp_ft",
         summary="pretrained; all stages trained, from the solved linear probe as head (Kumar et al. 2022)",
         start="pretrained",
-        phases=_head_then_all(0, "logistic"),
+        phases=_head_then_all(0, 1, "logistic"),
         learning_rate=Range(1e-5, 1e-2, 3e-4, log=True),
         space={"l2_strength": L2_STRENGTH},
     ),

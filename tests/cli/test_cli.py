@@ -434,7 +434,7 @@ def test_a_linear_probe_is_a_strategy_like_the_others(made):
     )
     assert "linear_probe is best" in done.stdout
     report = made / "p" / "stripes"
-    assert (pd.read_csv(report / "trials.csv")["param_penalty"] > 0).sum() == 3
+    assert (pd.read_csv(report / "trials.csv")["param_l2_strength"] > 0).sum() == 3
     assert pd.read_csv(report / "runs.csv")["test_accuracy"].min() > 0.5
 
 
