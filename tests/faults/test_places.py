@@ -38,6 +38,25 @@ def test_blanks_and_letters_of_other_scripts_in_paths(bench, expected, tmp_path)
     said(home / "log")
 
 
+def test_reports_among_the_images_and_control_characters_in_names(bench, tmp_path):
+    """The second time the reports of the first lie among the classes, one of which ends a line in CSV."""
+    images = tmp_path / "images"
+    shutil.copytree(bench.folder / "images", images)
+    (images / "red").rename(images / "r\re=1+1")
+    (images / "blue" / "0.png").rename(images / "blue" / "\x1b[31m0\r.png")
+    place = ("--jobs", "1", "--data", images, "--output", images / "reports", "--strategy", "linear_probe")
+    runs = []
+    for log in (tmp_path / "first", tmp_path / "second"):
+        process = bench.start(tmp_path / "home", *place, log=log)
+        process.join(300)
+        assert process.exitcode == 0, log.read_text()[-3000:]
+        assert "3 classes" in "".join(said(log))
+        runs.append((images / "reports" / "tiny" / "runs.csv").read_bytes())
+    assert runs[0] == runs[1], "nothing is done twice"
+    assert "reports: holds what bench wrote" in (tmp_path / "second").read_text()
+    assert "\x1b[31m" not in (tmp_path / "second").read_text()
+
+
 def test_a_private_umask_is_kept_and_no_secret_written(bench, expected, tmp_path):
     secret = {"AWS_SECRET_ACCESS_KEY": "xyzzy-plugh-42", "MLFLOW_TRACKING_PASSWORD": "xyzzy-plugh-43"}
     own = {"BENCH_CACHE": str(tmp_path / "cache"), **secret}
