@@ -32,7 +32,7 @@ class Dataset:
         name: as the study names it.
         classes: class names; a label is an index into them.
         images: uint8, shape (N, S, S, 3), RGB, read-only, memory-mapped.
-        labels: int64, shape (N,); all zero where there are masks.
+        labels: int64, shape (N,), by which splits are stratified; all zero where there are masks.
         parts: int8, shape (N,): the part that the data set itself assigns (TRAIN, VAL, TEST), or UNASSIGNED.
         names: N names that a person can find the image by (a path below the folder).
         digest: SHA-256 over pixels, labels, classes and parts.
@@ -54,6 +54,19 @@ class Dataset:
     licence: str = "not stated"
     origin: str = ""
     masks: np.ndarray | None = None
+
+    def missing_classes(self, indices: np.ndarray) -> list[str]:
+        """Return the classes that a part of the data must show and doesn't.
+
+        Of masks none must be: a class that no pixel of a small part shows is left out of the mean.
+        """
+        if self.masks is not None:
+            return []
+        return [self.classes[c] for c in np.setdiff1d(np.arange(len(self.classes)), self.labels[indices])]
+
+    def caption(self, index: int) -> str:
+        """Return what an image shows, or its name where that takes a mask to say."""
+        return self.names[index] if self.masks is not None else self.classes[self.labels[index]]
 
 
 @dataclass(frozen=True, eq=False)

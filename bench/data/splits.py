@@ -111,12 +111,10 @@ def _cut(
 
 
 def _check_classes(dataset: Dataset, indices: np.ndarray, part: int, limit: str = "") -> None:
-    if dataset.masks is not None:
-        return  # a class that no pixel of a small part shows is left out of the mean
-    missing = np.setdiff1d(np.arange(len(dataset.classes)), dataset.labels[indices])
-    if not len(missing):
+    missing = dataset.missing_classes(indices)
+    if not missing:
         return
-    what = f"the class '{dataset.classes[missing[0]]}' is missing from {PART_NAMES[part]}"
+    what = f"the class '{missing[0]}' is missing from {PART_NAMES[part]}"
     if len(missing) > 1:
         what += f", and {len(missing) - 1} more"
     remedy = f"ask for at least {len(dataset.classes)}" if limit else "add images of it or remove the class"

@@ -24,10 +24,11 @@ def preview_grid(
     columns = [shown.evaluate(chosen)]
     columns += [shown.show(chosen, np.full(len(chosen), view)) for view in range(min(views, limit))]
     grid = torch.stack(columns, 1).permute(0, 1, 3, 4, 2).mul(255).round().clamp(0, 255).to(torch.uint8)
+    captions = [dataset.caption(index) for index in chosen]
     if dataset.masks is None:
-        return grid.numpy(), [dataset.classes[label] for label in dataset.labels[chosen]]
+        return grid.numpy(), captions
     masks = Masks(dataset, study.target, "cpu")
     truth = [masks.evaluate(chosen)]
     truth += [masks.show(chosen, np.full(len(chosen), view)) for view in range(min(views, limit))]
     overlaid = overlay(grid.numpy(), torch.stack(truth, 1).numpy())
-    return overlaid, [dataset.names[index] for index in chosen]
+    return overlaid, captions
