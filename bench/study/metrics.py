@@ -142,10 +142,28 @@ METRICS.add(
 )
 METRICS.add(
     Metric(
+        "mean_average_precision",
+        "mAP",
+        "precision at each image of a class in the ranking for it, mean over images and over classes",
+        ("multilabel",),
+        PRECISION,
+    )
+)
+METRICS.add(
+    Metric(
+        "micro_f1",
+        "micro-F1",
+        "harmonic mean of precision and recall, over the labels of all classes",
+        ("multilabel",),
+        Ratio(lambda n: (2 * n.intersection, n.truth + n.predicted), together=True),
+    )
+)
+METRICS.add(
+    Metric(
         "macro_f1",
         "macro-F1",
         "harmonic mean of a class's precision and recall, mean over classes",
-        ("classification",),
+        ("classification", "multilabel"),
         Ratio(lambda n: (2 * n.intersection, n.truth + n.predicted)),
     )
 )

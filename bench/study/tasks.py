@@ -8,7 +8,7 @@ read again). Its heads are in `models/heads`, its metrics in `study/metrics`.
 from dataclasses import dataclass
 
 from bench.core.registry import Registry
-from bench.study.metrics import IOU, ShareRight, Statistic
+from bench.study.metrics import IOU, PRECISION, ShareRight, Statistic
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,17 @@ TASKS.add(
         settings=("training.dice", "target.classes", "target.ignore"),
         figures=("examples", "score_by_class"),
         keeps_pictures=True,
+    )
+)
+TASKS.add(
+    Task(
+        "multilabel",
+        "any number of classes for each image",
+        heads=("linear", "concat_pool"),
+        class_statistic=PRECISION,
+        class_score="average precision",
+        class_score_in_words="the average precision of each class (in brackets: its test images)",
+        class_title="Average precision of each class, mean over seeds",
+        figures=("score_by_class",),
     )
 )
