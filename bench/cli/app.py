@@ -30,6 +30,7 @@ app.command()(inspect.ui)
 app.command("list")(inspect.list_)
 app.command()(inspect.check)
 app.command()(inspect.preview)
+app.command()(inspect.cache)
 
 
 @app.callback(invoke_without_command=True)

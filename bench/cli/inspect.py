@@ -1,4 +1,4 @@
-"""What can be looked at without running a study: `bench list`, `check`, `preview` and `ui`."""
+"""What can be looked at without running a study: `bench list`, `check`, `preview`, `cache` and `ui`."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -22,6 +22,7 @@ from bench.cli.options import (
     changes,
 )
 from bench.core.errors import InputError, nearest
+from bench.core.text import in_bytes
 
 Rows = list[tuple[str, str]]  # names and summaries
 
@@ -161,6 +162,25 @@ def preview(
     path = output / laid_out.study.name / "preview.png"
     draw(grid, labels, path)
     console.say(str(path))
+
+
+def cache(
+    action: Annotated[str, typer.Argument(metavar="[clear]", help="without it, sizes are shown")] = "",
+    kind: Annotated[str, typer.Argument(metavar="[KIND|all]", help="images, features or steps")] = "all",
+    _debug: Debug = False,
+) -> None:
+    """Show how much is kept to be faster, or clear it: what is needed again is computed again."""
+    from bench.experiment.caches import CACHES
+    from bench.system import locations
+
+    if action not in {"", "clear"}:
+        raise InputError(f"unknown action '{action}'", "cache", nearest(action, ["clear"]))
+    kinds = list(CACHES.values()) if kind == "all" else [CACHES.get_or_raise(kind, "cache clear")]
+    for each in kinds:
+        size = each.clear() if action else each.size()
+        console.say(f"{each.name:<8}  {in_bytes(size):>8}  {'freed' if action else each.summary}")
+    if not action:
+        console.say(f"in        {locations.cache()}")
 
 
 def ui(

@@ -29,3 +29,12 @@ def escape_markdown(text: str) -> str:
     """Return text on one line with nothing in it that Markdown or HTML would act on, or fetch."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", line)
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes as a person says it: `0 B`, `17.3 MB`, `1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

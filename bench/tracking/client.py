@@ -35,13 +35,17 @@ AWAY = {
 
 
 def make_database(file: Path | None) -> None:
-    """Make a new SQLite store whole or not at all: MLflow refuses one whose tables are half made."""
+    """Make a new SQLite store whole or not at all: MLflow refuses one whose tables are half made.
+
+    Raises:
+        InputError: if it can't be written: a disk that is full, a path that is too long.
+    """
     if file is None or (file.exists() and file.stat().st_size):
         return
     import sqlalchemy
     from mlflow.store.db.utils import _initialize_tables
 
-    with files.replacing(file) as temporary:
+    with store_uri.explained(f"sqlite:///{file}"), files.replacing(file) as temporary:
         engine = sqlalchemy.create_engine(f"sqlite:///{temporary}")
         _initialize_tables(engine)  # type: ignore[no-untyped-call]
         engine.dispose()

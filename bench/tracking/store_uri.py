@@ -89,7 +89,7 @@ def one_at_a_time(uri: str) -> Iterator[None]:
         yield
         return
     file = sqlite_file(uri) or locations.home() / "tracking"
-    with _explained(uri):
+    with explained(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = file.with_name(f"{file.name}.lock").open("w")
     with handle:
@@ -107,7 +107,7 @@ def _locked_in_database(uri: str) -> Iterator[None]:
         return
     import sqlalchemy
 
-    with _explained(uri):
+    with explained(uri):
         engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": CONNECT_SECONDS})
         connection = engine.connect()
         connection.execute(sqlalchemy.text(LOCKING[kind]))
@@ -122,7 +122,7 @@ def prepare(uri: str) -> None:
     """Fail at once if a database can't be used; give SQLite a write-ahead log: it halves MLflow's times."""
     if is_server(uri):
         return
-    with _explained(uri):
+    with explained(uri):
         if file := sqlite_file(uri):
             with closing(sqlite3.connect(file, timeout=20)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -149,7 +149,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
     """Turn what the database or its driver raises into one line."""
     from sqlalchemy.exc import SQLAlchemyError
 

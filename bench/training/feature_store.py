@@ -151,12 +151,22 @@ class FeatureStore:
     def _files(self, key: str) -> tuple[Path, Path]:
         return self.folder / f"{key}.f32", self.folder / f"{key}.npy"
 
-    def _make_room(self, size: int, key: str) -> None:
+    def size(self) -> int:
+        """Return the bytes that all entries take on the disk."""
+        return sum(data.stat().st_blocks * 512 for data in self.folder.glob("*.f32"))
+
+    def clear(self) -> int:
+        """Remove all entries but those that are being written; return how many bytes that freed."""
+        before = self.size()
+        self._make_room(0, key="", limit=0)
+        return before - self.size()
+
+    def _make_room(self, size: int, key: str, limit: float | None = None) -> None:
         """Remove the least recently used other entries until `size` more bytes fit; open maps stay valid."""
         sizes = {data: data.stat().st_blocks * 512 for data in self.folder.glob("*.f32")}
         used = sum(sizes.values())
         for data in sorted(sizes, key=_last_used):
-            if used + size <= self.limit:
+            if used + size <= (self.limit if limit is None else limit):
                 return
             with contextlib.suppress(BlockingIOError), _not_written(data, key):
                 data.with_suffix(".npy").unlink(missing_ok=True)
