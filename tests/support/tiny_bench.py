@@ -95,10 +95,10 @@ class Bench:
         process.start()
         return process
 
-    def finish(self, home, *arguments, before=None, **environment):
-        process = self.start(home, *arguments, before=before, **environment)
+    def finish(self, home, *arguments, log=None, before=None, **environment):
+        process = self.start(home, *arguments, log=log, before=before, **environment)
         process.join(300)
-        assert process.exitcode == 0, (home / "log").read_text()[-3000:]
+        assert process.exitcode == 0, (log or home / "log").read_text()[-3000:]
         return rows(home)
 
 

@@ -1,6 +1,8 @@
 """The same contract on a real MLflow server and a real PostgreSQL, both started here and stopped after."""
 
 import http.server
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -14,7 +16,7 @@ from urllib3.util import Retry
 
 from bench.core.errors import InputError
 from bench.tracking import store_uri
-from bench.tracking.store import open_store
+from bench.tracking.store import open_store, open_study_store
 from bench.tracking.ui import ui_command
 from tests.support.postgres import running_postgres
 from tests.support.tracking_contract import (
@@ -146,3 +148,39 @@ def test_where_the_ui_can_not_be_is_said(host, port, message, tmp_path):
 def test_the_ui_of_a_server_is_its_own():
     with pytest.raises(InputError, match="shows its own UI"):
         ui_command("http://127.0.0.1:5000", "127.0.0.1", 5000)
+
+
+def begin_from_a_home_of_its_own(uri, home, barrier, answers):
+    os.environ["BENCH_HOME"] = home
+    barrier.wait()
+    answer = "failed"
+    try:
+        store = open_study_store(uri, "toy")
+        levels = open_levels(store)
+        for _ in range(5):
+            store.writer.log_dataset(levels[0], "photographs", "ab" * 32, "here")
+        answer = (store.connection.experiment_id, *levels)
+    finally:
+        answers.put(answer)
+
+
+@pytest.mark.slow
+def test_several_homes_begin_a_study_on_a_fresh_server_at_once(tmp_path):
+    """Each takes the same experiment and the same runs, and none of them fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.tracking.store", "mlflow.store.tracking.sqlalchemy_store"])
+    barrier, answers = context.Barrier(3), context.Queue()
+    with running_postgres() as server:
+        arguments = [(server.uri, str(tmp_path / str(home)), barrier, answers) for home in range(3)]
+        processes = [context.Process(target=begin_from_a_home_of_its_own, args=given) for given in arguments]
+        for process in processes:
+            process.start()
+        found = [answers.get(timeout=200) for _ in processes]
+        for process in processes:
+            process.join()
+        store = open_store(server.uri, "toy")
+        active = {run.info.run_id for run in store.connection.search("")}
+    assert len({answer[0] for answer in found}) == 1
+    assert "failed" not in found
+    assert len(active) == 2, "one study, one arm"
+    assert {run_id for answer in found for run_id in answer[1:]} == active
