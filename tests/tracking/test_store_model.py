@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from bench.core.errors import StoreAwayError
+from bench.tracking.operations import BEGUN
 from bench.tracking.outbox import Outbox
 from bench.tracking.store import open_store, open_study_store
 from tests.support.tracking_contract import SCENARIO, done, open_levels, spec
@@ -117,11 +118,16 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             other.settle()
 
+    @rule()
+    def start_run_while_away(self):
+        if not self.absence:
+            self.lose_store()
+        self.start_run()
+
     @rule(lost=st.integers(1, 4))
     def kill_during_delivery(self, lost):
-        """A process that delivers dies after some writes, before it has noted the last of them."""
-        if self.absence:
-            return
+        """The store is back; who delivers dies after some writes, before it has noted the last of them."""
+        self.return_store()
         left = [lost]
         write = Outbox._deliver
 
@@ -184,6 +190,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert list(self.store.reader.read_all([run], "weights")) == [str(seed).encode()]
             history = self.store.connection.client.get_metric_history(run.run_id, "epoch/learning_rate")
             assert len(history) == len({point.step for point in history})
+        begun = [run.data.tags.get(BEGUN) for run in self.store.connection.search("tags.purpose = 'final'")]
+        assert len(begun) == len(set(begun)), "each was begun once"
         assert self.store._outbox.is_empty
 
 
