@@ -37,11 +37,15 @@ AWAY = {
 def make_database(file: Path | None) -> None:
     """Make a new SQLite store whole or not at all: MLflow refuses one whose tables are half made.
 
+    The lock of `store_uri.one_at_a_time` must be held: what a killed process left half made is removed.
+
     Raises:
         InputError: if it can't be written: a disk that is full, a path that is too long.
     """
     if file is None or (file.exists() and file.stat().st_size):
         return
+    for half_made in file.parent.glob(f".{file.name}.*.tmp*"):
+        half_made.unlink(missing_ok=True)
     import sqlalchemy
     from mlflow.store.db.utils import _initialize_tables
 
