@@ -8,8 +8,8 @@ import typer
 
 from bench import __version__
 from bench.cli import console, inspect, report, run
-from bench.cli.options import debugging
 from bench.core.errors import InputError
+from bench.system.debugging import debugging
 from bench.system.import_path import leave_out_current_folder
 
 UNUSABLE = 2  # exit status: input or machine must be mended first

@@ -65,11 +65,6 @@ Debug = Annotated[
 ]
 
 
-def debugging() -> bool:
-    """Say whether tracebacks are wished for."""
-    return os.environ.get("BENCH_DEBUG", "") not in {"", "0"}
-
-
 def changes(strategies: list[str], set_: list[str], **values: int | None) -> list[str]:
     """Return what options say as `key=value`; the dots of a key are written `__` here."""
     changed = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]

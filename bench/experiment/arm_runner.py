@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Status, Value
-from bench.experiment.arm_state import ArmState
+from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Value
+from bench.experiment.arm_state import ArmSnapshot, ArmState
 from bench.experiment.events import ArmOpened, Message, OnEvent, RunsSkipped
 from bench.experiment.open_study import OpenStudy
 from bench.experiment.options import Options
@@ -14,8 +14,7 @@ from bench.experiment.plan import TUNING_SEED, plan
 from bench.experiment.run_logger import PlannedRun
 from bench.experiment.scheduler.base import DoJob, Job, JobResult
 from bench.study.schema import Study
-from bench.study_record import facts
-from bench.tuning.tuner import Asked
+from bench.tuning.trials import Asked
 
 if TYPE_CHECKING:
     from bench.experiment.run_executor import KeepGoing
@@ -63,6 +62,7 @@ class ArmRunner:
         best = tuner.result().best
         self._open(self.state.chosen(best), best)
         best = tuner.run(self._trials, together=together).best
+        self.state.remember(tuner.finished.values())
         params = self.state.chosen(best)
         self._open(params, best)
         seeds = self.state.missing(params)
@@ -86,47 +86,30 @@ class ArmRunner:
         matrix = study.setup.plan_text(arm, params)
         tags = {**study.tags, "data": study.plan.dataset.digest, "weights": study.plan.origin.identity}
         tags |= {f"best.{name}": str(value) for name, value in (best or {}).items()}
+        tags |= self.state.tags if study.options.fresh else {}  # else the store says it already
         self._arm_run = study.store.open_arm(self.study_run, arm, tags, {"strategy": arm.strategy}, matrix)
         study.emit(ArmOpened(arm.strategy, self._arm_run))
 
     def _trials(self, asked: Sequence[Asked]) -> Iterator[RunResult]:
-        """Run trials that were asked for together."""
+        """Run trials that were asked for together; give the results of those that are not known."""
         study = self.study.plan.study
-        specs = [RunSpec(self.arm, trial.params, TUNING_SEED, Purpose.TRIAL) for trial in asked]
-        tuned = {"bench.tuning": facts.tuning_identity(study), **self.state.generation}
-        tags = [{"trial": str(trial.number), **tuned} for trial in asked]
-        stored = [
-            self._stored(spec, own) if trial.again else None
-            for spec, trial, own in zip(specs, asked, tags, strict=True)
-        ]
         runs = [
             PlannedRun(
-                spec,
+                RunSpec(self.arm, trial.params, TUNING_SEED, Purpose.TRIAL),
                 f"trial {trial.number + 1}/{study.tuning.trials}",
                 self._judge(trial),
-                own,
-                known=trial.told or found is not None,
+                {"trial": str(trial.number), **self.state.trial_tags},
+                known=trial.known,
             )
-            for spec, trial, own, found in zip(specs, asked, tags, stored, strict=True)
+            for trial in asked
         ]
-        done = self.study.logger.do(runs, self._arm_run)
-        metric = f"val/{study.metric}"
-        for trial, found in zip(asked, stored, strict=True):
-            if found:  # its process died before it told the tuner
-                all(trial.report(int(row["epoch"]) + 1, row[metric]) for row in found.curve)
-                yield found
-            elif not trial.told:
-                yield next(done).result
+        for executed in self.study.logger.do(runs, self._arm_run):
+            yield executed.result
 
     def _judge(self, trial: Asked) -> "KeepGoing":
         """Return what reports a trial's epochs and says whether it goes on."""
         last, metric = self.study.plan.study.training.epochs, f"val/{self.study.plan.study.metric}"
         return lambda row: trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last
-
-    def _stored(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
-        """Return what came of a trial, unless it failed in passing: then it is to be done again."""
-        found = self.study.store.result(spec, tags)
-        return None if found and found.status is Status.FAILED and not found.diverged else found
 
     def _do_finals(self, seeds: Sequence[int], params: Mapping[str, Value], group: Sequence[int]) -> None:
         """Do the final runs of some seeds; `group` holds all that are trained together with them."""
@@ -135,7 +118,7 @@ class ArmRunner:
                 RunSpec(self.arm, params, seed, Purpose.FINAL),
                 f"seed {seed}/{self.study.plan.study.seeds}",
                 lambda _row: True,
-                self.state.generation,
+                self.state.tags,
                 known=seed not in seeds,
             )
             for seed in group
@@ -165,9 +148,10 @@ class WorkElsewhere:
     options: Options
     study_run: str
     experiment_id: str
+    arms: Mapping[str, ArmSnapshot]  # by strategy
 
     def open(self, emit: OnEvent) -> DoJob:
         """Open the study; return what does a job."""
         laid_out = plan(self.study, self.options.folder)
-        opened = OpenStudy(laid_out, self.options, emit, self.experiment_id)
+        opened = OpenStudy(laid_out, self.options, emit, self.experiment_id, self.arms)
         return WorkHere(opened, self.study_run).open(emit)

@@ -1,11 +1,12 @@
 """A study that is open in a process: what all jobs that are done there share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.core.runs import Arm, Value
-from bench.experiment.arm_state import ArmState
+from bench.experiment.arm_state import ArmSnapshot, ArmState
 from bench.experiment.events import OnEvent
 from bench.experiment.machine import Machine, this_machine
 from bench.experiment.options import Options
@@ -27,6 +28,7 @@ class OpenStudy:
         plan: what is run.
         options: how it is run.
         emit: takes what happens.
+        arms: what another process knows of them, by strategy.
         experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
     """
 
@@ -34,6 +36,7 @@ class OpenStudy:
     options: Options
     emit: OnEvent
     experiment_id: str = ""
+    arms: Mapping[str, ArmSnapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         experiment = EXPERIMENT.format(study=self.plan.study.name)
@@ -42,7 +45,7 @@ class OpenStudy:
         self.states = {arm.strategy: self._state(arm) for arm in self.plan.arms}
 
     def _state(self, arm: Arm) -> ArmState:
-        return ArmState(self.plan, arm, self.store, self.options)
+        return ArmState(self.plan, arm, self.store, self.options, self.arms.get(arm.strategy))
 
     @cached_property
     def tags(self) -> dict[str, Value]:

@@ -30,8 +30,10 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """SHA-256 over arms and budgets: the study's run in MLflow."""
-        return digest([[arm.key for arm in self.arms], self.study.tuning.trials, self.study.seeds])
+        """SHA-256 over arms, tuning and budgets: the study's run in MLflow."""
+        return digest(
+            [[arm.key for arm in self.arms], self.study.tuning.model_dump(mode="json"), self.study.seeds]
+        )
 
     @property
     def seeds(self) -> list[int]:

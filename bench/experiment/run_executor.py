@@ -1,8 +1,8 @@
 """Do one run: `RunSpec` to `RunResult`. The only place where a run happens."""
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -40,11 +40,13 @@ class ExecutedRun:
     Args:
         weights: the tensors that the plan let change; the others are the source's.
         predictions: what is kept of those for the test images.
+        traceback: of a run that failed: where.
     """
 
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     predictions: PredictionRecord | None = None
+    traceback: str = ""
 
 
 class RunExecutor:
@@ -67,18 +69,31 @@ class RunExecutor:
         going, micro_batches = _ask_once(keep_going), 1
         while True:
             device_memory.reset_peak(self.setup.device)
-            try:
-                problem = replace(self.setup.problem(spec, parts), micro_batches=micro_batches)
-                return self._finish(spec, parts, problem, train_as_planned(problem, going, _checkpoint(spec)))
-            except FAULTS as error:
-                if not device_memory.is_full(error) or 4 * micro_batches > self.study.training.batch_size:
-                    return self._failed(spec, error)
+            executed = self._attempt(spec, parts, going, micro_batches)
+            if executed is not None:
+                return executed
             micro_batches *= 2
             log.warning(
                 "%s: the device's memory is full; %s", spec.arm.strategy, _in_micro_batches(micro_batches)
             )
             self.setup.forget_features()
             device_memory.release(self.setup.device)
+
+    def _attempt(
+        self, spec: RunSpec, parts: Split, keep_going: KeepGoing, micro_batches: int
+    ) -> ExecutedRun | None:
+        """Execute a run with each batch in so many micro-batches; None: memory is full, try more.
+
+        A function of its own: once it has returned, nothing holds the model that found no room.
+        """
+        try:
+            problem = replace(self.setup.problem(spec, parts), micro_batches=micro_batches)
+            trained = train_as_planned(problem, keep_going, _checkpoint(spec))
+            return self._finish(spec, parts, problem, trained)
+        except FAULTS as error:
+            if device_memory.is_full(error) and 4 * micro_batches <= self.study.training.batch_size:
+                return None
+            return self._failed(spec, error)
 
     def forget(self, spec: RunSpec) -> None:
         """Remove a run's checkpoint: its result is stored."""
@@ -93,26 +108,33 @@ class RunExecutor:
         Where it is None the result is known already and not given: the run only takes part where the others'
         last bits depend on it.
         """
-        trained = None
-        if len(specs) > 1:
-            device_memory.reset_peak(self.setup.device)
-            with suppress(*FAULTS):  # then each on its own: one that fails leaves the others alone
-                problems = [self.setup.problem(spec, split) for spec, split in zip(specs, parts, strict=True)]
-                trained = train_together(problems)
-        if trained is None:
+        trained = self._train_together(specs, parts) if len(specs) > 1 else None
+        if trained is None:  # each on its own: one that fails leaves the others alone
             for spec, split, going in zip(specs, parts, keep_going, strict=True):
                 if going:
                     yield self.run(spec, split, going)
             return
-        for spec, split, problem, result, going in zip(
-            specs, parts, problems, trained, keep_going, strict=True
-        ):
+        for spec, split, (problem, result), going in zip(specs, parts, trained, keep_going, strict=True):
             if not going:
                 continue
             try:
                 yield self._finish(spec, split, problem, truncate(result, problem.metric, going))
             except FAULTS as error:
                 yield self._failed(spec, error)
+
+    def _train_together(
+        self, specs: Sequence[RunSpec], parts: Sequence[Split]
+    ) -> list[tuple[TrainingProblem, Trained | DivergedError]] | None:
+        """Train several runs as one computation; None if they can't be."""
+        device_memory.reset_peak(self.setup.device)
+        try:
+            problems = [self.setup.problem(spec, split) for spec, split in zip(specs, parts, strict=True)]
+            trained = train_together(problems)
+        except FAULTS as error:
+            name, reason = specs[0].arm.strategy, _first_line(error)
+            log.warning("%s: %d runs can't be trained together (%s); one by one", name, len(specs), reason)
+            return None
+        return None if trained is None else list(zip(problems, trained, strict=True))
 
     def _finish(self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained) -> ExecutedRun:
         if spec.purpose is Purpose.TRIAL or trained.stopped:
@@ -139,12 +161,14 @@ class RunExecutor:
             return {}
 
     def _failed(self, spec: RunSpec, error: Exception) -> ExecutedRun:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        diverged = isinstance(error, DivergedError)
         result = RunResult(
-            spec, Status.FAILED, environment=self.setup.environment, error=reason, diverged=diverged
+            spec,
+            Status.FAILED,
+            environment=self.setup.environment,
+            error=_first_line(error),
+            diverged=isinstance(error, DivergedError),
         )
-        return ExecutedRun(result)
+        return ExecutedRun(result, traceback="".join(traceback.format_exception(error)))
 
     def _test(self, problem: TrainingProblem, test: np.ndarray) -> tuple[PredictionRecord, dict[str, float]]:
         """Return what is kept of the predictions for the test images, and their scores."""
@@ -203,6 +227,10 @@ class RunExecutor:
 
 def _checkpoint(spec: RunSpec) -> Checkpoint:
     return Checkpoint(f"{spec.arm.key}-{spec.key}")  # the arm's, so that all of them can be found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _ask_once(keep_going: KeepGoing) -> KeepGoing:

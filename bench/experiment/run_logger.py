@@ -13,13 +13,16 @@ from bench.core.runs import (
     RunSpec,
     Status,
 )
-from bench.experiment.events import EpochEnded, OnEvent, RunEnded, RunStarted
+from bench.experiment.events import EpochEnded, Message, OnEvent, RunEnded, RunStarted
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
 from bench.study_record.facts import flat, sizes
+from bench.system.debugging import debugging
 from bench.tracking.live_run import LiveRun
 from bench.tracking.store import RunStore
 from bench.tracking.writer import NOTE
+
+TRACEBACK = "traceback.txt"  # the artifact of a run that failed
 
 if TYPE_CHECKING:
     from bench.experiment.run_executor import ExecutedRun, KeepGoing, RunExecutor
@@ -67,6 +70,8 @@ class RunLogger:
                     lives[0].finish(finished.result, _files(finished, Path(folder)))
                 del lives[0]
                 self.executor.forget(run.spec)
+                if finished.traceback and debugging():
+                    self.emit(Message(finished.traceback))
                 outcome = _outcome(finished.result, self.plan.study.metric)
                 self.emit(RunEnded(run.spec.arm.strategy, run.name, outcome))
                 yield finished
@@ -134,7 +139,11 @@ def _outcome(result: RunResult, metric: str) -> str:
 
 
 def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
-    """Write a final run's weights and predictions to `folder`."""
+    """Write a final run's weights and predictions to `folder`, and of a run that failed where it did."""
+    if finished.traceback:
+        file = folder / TRACEBACK
+        file.write_text(finished.traceback, encoding="utf-8")
+        return {file.name: file}
     if finished.predictions is None:
         return {}
     from safetensors.torch import save_file

@@ -88,9 +88,9 @@ class StudyRunner:
             return SerialScheduler(), WorkHere(self.opened, study_run)
         self.progress.side_by_side = count
         shared = replace(options, threads=options.threads or max(1, usable_cpus() // count))
-        return ProcessScheduler(count), WorkElsewhere(
-            self.study, shared, study_run, self.store.connection.experiment_id
-        )
+        arms = {strategy: state.taken() for strategy, state in self.opened.states.items()}
+        experiment_id = self.store.connection.experiment_id
+        return ProcessScheduler(count), WorkElsewhere(self.study, shared, study_run, experiment_id, arms)
 
     def _on_event(self, event: Event) -> None:
         """Show what happens; note which arms are open."""

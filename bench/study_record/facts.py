@@ -95,8 +95,12 @@ def settings_digest(study: Study) -> str:
 
 
 def tuning_identity(study: Study) -> str:
-    """Return what tells a study's trials from those of one that tunes the same arm in another way."""
-    return canonical_json([study.tuning.pruner, study.tuning.seed])
+    """Return what tells a study's trials from those of one that tunes the same arm in another way.
+
+    The number of trials is part of it: how many are drawn at random before others learn from them follows
+    from it, so more trials are not the same ones and some.
+    """
+    return canonical_json([study.tuning.pruner, study.tuning.seed, study.tuning.trials])
 
 
 def sizes(split: Split) -> dict[str, int]:

@@ -19,6 +19,7 @@ from bench.study.schema import Study
 from bench.study.tasks import TASKS
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import FoundRun, FoundStudy
+from bench.tracking.reader import GENERATION
 from bench.tracking.store import RunStore
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ from bench.study_record.provenance import (
 )
 
 EXPERIMENT = "bench/{study}"
-GENERATION = "bench.generation"  # the tag of an arm's runs since it was forgotten with --fresh
 
 
 def find(store: RunStore, key: str) -> FoundStudy | None:

@@ -31,7 +31,6 @@ class FoundRun:
         tags: all tags.
         artifacts: the address of its files.
         epoch_metrics: the names of what was measured at each epoch.
-        curve: of a trial that was asked for with it: epoch (from 0) and the metric's value, in order.
     """
 
     run_id: str
@@ -42,7 +41,11 @@ class FoundRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: str = ""
     epoch_metrics: frozenset[str] = frozenset()
-    curve: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def failed_in_passing(self) -> bool:
+        """Whether it failed for a reason that may be gone, such as a broken driver."""
+        return self.status is Status.FAILED and "bench.diverged" not in self.tags
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def by_key(runs: Iterable[FoundRun], keys: Collection[str]) -> dict[str, FoundRu
 
 
 def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun]:
-    """Return a run for each arm and trial number, by both: one that did not fail first, then the newest.
+    """Return the newest run for each arm and trial number, by arm and number.
+
+    One that failed in passing is taken only where there is no other.
 
     Args:
         runs: newest first; those without the tag `trial` are no trials of a study.
@@ -90,9 +95,8 @@ def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun
     newest: dict[tuple[int, int], FoundRun] = {}
     for run in runs:
         if (arm := run.tags.get("bench.arm_key")) in order and "trial" in run.tags:
-            place = (order[arm], int(run.tags["trial"]))
-            known = newest.setdefault(place, run)
-            if known.status is Status.FAILED and run.status is not Status.FAILED:
+            place = order[arm], int(run.tags["trial"])
+            if place not in newest or (newest[place].failed_in_passing and not run.failed_in_passing):
                 newest[place] = run
     return [run for _, run in sorted(newest.items(), key=lambda item: item[0])]
 

@@ -111,7 +111,8 @@ class LiveRun:
         for name, file in files.items():
             self._writer.upload(self.run_id, name, file)
         tags = {
-            "bench.run_key": result.spec.key,  # what waits to be delivered is known by it
+            "bench.run_key": result.spec.key,  # what waits to be delivered is known by these two
+            "bench.arm_key": result.spec.arm.key,
             "bench.status": result.status.value,
             "bench.environment": canonical_json(dict(result.environment)),
             "bench.error": result.error,

@@ -42,14 +42,18 @@ class Outbox:
         """Return the operations that wait; what can't be read is left out."""
         return [op for op in map(_readable, self._lines()) if op]
 
-    def ended_keys(self) -> set[str]:
-        """Return the run keys of which a result waits to be delivered."""
+    def ended_keys(self, arm_key: str = "") -> set[str]:
+        """Return the run keys of which a result waits to be delivered; of one arm, or of all."""
         if self.is_empty:
             return set()
         waiting = self.waiting()
         ended = {op.run_id for op in waiting if isinstance(op, Close) and op.status in ENDED}
         tags = [op.tags for op in waiting if isinstance(op, Write) and op.run_id in ended]
-        return {own["bench.run_key"] for own in tags if "bench.run_key" in own}
+        return {
+            own["bench.run_key"]
+            for own in tags
+            if "bench.run_key" in own and arm_key in {"", own.get("bench.arm_key")}
+        }
 
     def add(self, operation: Operation) -> None:
         """Let an operation wait; its files are copied."""

@@ -6,15 +6,12 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.runs import (
     Purpose,
-    RunResult,
-    RunSpec,
     Scores,
     Status,
 )
@@ -22,7 +19,7 @@ from bench.system.csv_tables import from_csv
 from bench.system.processes import has_ended
 from bench.tracking import frames, store_uri
 from bench.tracking.connection import PAGE, Connection
-from bench.tracking.frames import COSTS, FoundRun, FoundStudy
+from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.live_run import EPOCH, FILES, NOTHING
 from bench.tracking.score_files import SCORES, read_scores
 
@@ -33,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RECORDED = "bench.record"  # the tag that says that what a study's report needs is among its files
 ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
+GENERATION = "bench.generation"  # the tag of an arm, and of its runs, since it was forgotten with --fresh
 READERS = 8  # files read from a server at a time
 
 
@@ -88,54 +86,23 @@ class Reader:
             if info.status in ENDED
         )
 
-    def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
-        """Return what came of a trial, if it is stored with these tags: its number, and how it was tuned."""
-        own = {"bench.run_key": spec.key, **tags}
-        same = self._connection.search(_having(own | {"purpose": Purpose.TRIAL.value}))
-        ended = [run for run in same if run.info.status in ENDED]
-        found = next((_found(run) for run in ended if "bench.status" in run.data.tags), None)
-        if not found:
-            return None
-        costs: dict[str, Any] = {
-            name: found.metrics[name] for name in COSTS if name != "epochs" and name in found.metrics
-        }
-        return RunResult(
-            spec,
-            found.status,
-            metrics={name: value for name, value in found.metrics.items() if "/" in name},
-            curve=tuple(self._curve(ended[0])),
-            error=found.tags.get("bench.error", ""),
-            diverged="bench.diverged" in found.tags,
-            **costs,
-        )
+    def generation(self, arm_key: str) -> str:
+        """Return the mark of an arm's runs since they were last forgotten; empty if they never were."""
+        marks = [tags.get(GENERATION, "") for tags in self.arm_tags(arm_key).values()]
+        return marks[0] if marks else ""
 
-    def trials(self, arm_key: str, tags: Mapping[str, str], metric: str) -> list[FoundRun]:
-        """Return an arm's trials that ended by themselves, one for each number and by it, with their curves.
+    def arm_tags(self, arm_key: str) -> dict[str, dict[str, str]]:
+        """Return the id and the tags of an arm's own run, if there is one; the newest first."""
+        found = self._connection.search(_having({"bench.key": arm_key, "purpose": "arm"}))
+        return {run.info.run_id: run.data.tags for run in found}
 
-        Of several with one number one that did not fail goes first, then the newest.
-
-        Args:
-            arm_key: of the arm.
-            tags: which they all have, such as how they were tuned.
-            metric: what their curves are of, such as `val/accuracy`.
-        """
-        found = self._ended(Purpose.TRIAL, f" and {_having({'bench.arm_key': arm_key, **tags})}")
-        trials = frames.by_trial(found, [arm_key])
-        name, curves = f"{EPOCH}{metric}", dict[str, dict[int, float]]()
-        for run_id, step, value in self._histories(
-            [t.run_id for t in trials if name in t.epoch_metrics], name
-        ):
-            curves.setdefault(run_id, {})[step] = value
-        return [replace(t, curve=tuple(sorted(curves.get(t.run_id, {}).items()))) for t in trials]
-
-    def _curve(self, run: Any) -> list[dict[str, float]]:
-        """Return a run's epochs: `epoch`, and the values that were logged for it by name."""
-        epochs: dict[int, dict[str, float]] = {}
-        for name in (n for n in run.data.metrics if n.startswith(EPOCH)):
-            for point in self._connection.client.get_metric_history(run.info.run_id, name):
-                row = epochs.setdefault(point.step, {"epoch": point.step})
-                row[name.removeprefix(EPOCH)] = point.value
-        return [epochs[epoch] for epoch in sorted(epochs)]
+    def epoch_values(self, runs: Sequence[FoundRun], metric: str) -> dict[str, list[tuple[int, float]]]:
+        """Return a metric such as `val/accuracy` by run id: (epoch, value), in the order of epochs."""
+        name, values = EPOCH + metric, {run.run_id: dict[int, float]() for run in runs}
+        having = [run.run_id for run in runs if name in run.epoch_metrics]
+        for run_id, epoch, value in self._histories(having, name):
+            values[run_id][epoch] = value
+        return {run_id: sorted(epochs.items()) for run_id, epochs in values.items()}
 
     def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
         """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""

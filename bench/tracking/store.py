@@ -6,13 +6,13 @@ Runs nest: study > strategy (an arm) > trials and seeds. Every run carries the t
 last value of a name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from bench.core.errors import StoreAwayError
 from bench.core.hashing import canonical_json, digest
-from bench.core.runs import Arm, RunResult, RunSpec
+from bench.core.runs import Arm, Purpose, RunSpec
 from bench.system import locations
 from bench.system.processes import has_ended, this_process
 from bench.tracking.connection import Connection
@@ -20,14 +20,14 @@ from bench.tracking.frames import FoundRun
 from bench.tracking.live_run import NOTHING, LiveRun
 from bench.tracking.outbox import Outbox
 from bench.tracking.outbox_writer import OutboxWriter
-from bench.tracking.reader import Reader
+from bench.tracking.reader import GENERATION, Reader
 from bench.tracking.writer import Writer
 
 
 class RunStore:
     """The runs of one experiment.
 
-    What a study asks while it runs (`find`, `has_ended`, `result`) takes in what waits in the outbox, and of
+    What a study asks while it runs (`find`, `has_ended`, `trials`) takes in what waits in the outbox, and of
     a store that is away answers with what was known before; `reader` answers from the store alone.
 
     Args:
@@ -147,28 +147,29 @@ class RunStore:
             return self.reader.has_ended(key, since, tags)
         return key in self._known
 
-    def result(self, spec: RunSpec, tags: Mapping[str, str]) -> RunResult | None:
-        """Return what came of a trial, if it is stored and the store can be asked.
+    def forget_arm(self, arm_key: str, generation: str) -> None:
+        """Mark an arm: of its runs those count from now on that have this mark."""
+        for run_id in self.reader.arm_tags(arm_key):
+            self.writer.write(run_id, [], {}, {GENERATION: generation})
+
+    def trials(self, arm_key: str, known: Collection[str]) -> list[FoundRun]:
+        """Return an arm's trials that came to an end by themselves, newest first; none if the store is away.
+
+        Args:
+            arm_key: the arm's.
+            known: the run keys of those that the caller knows.
 
         Raises:
-            StoreAwayError: if it is done and can't be delivered: it must not be done again.
+            StoreAwayError: if others wait to be delivered and can't be: they must not be done again.
         """
-        if not self._outbox:
-            return self.reader.result(spec, tags)
-        if spec.key in self._outbox.ended_keys():
+        if self._outbox and self._outbox.ended_keys(arm_key) - set(known):
             self.settle()
-        with suppress(StoreAwayError):
-            return self.reader.result(spec, tags)
-        return None
-
-    def trials(self, arm_key: str, tags: Mapping[str, str], metric: str) -> list[FoundRun]:
-        """Return an arm's trials with these tags (see `Reader.trials`); what waits is delivered first.
-
-        Raises:
-            StoreAwayError: if the store can't be asked: nobody knows then what is done.
-        """
-        self.settle()
-        return self.reader.trials(arm_key, tags, metric)
+        try:
+            return self.reader.runs_of_arm(arm_key, Purpose.TRIAL)
+        except StoreAwayError:
+            if self._outbox is None:
+                raise
+            return []
 
     def settle(self) -> None:
         """Deliver what waits.

@@ -256,8 +256,10 @@ def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
         live.finish(done(trial))
         after = open_study_store(uri, "toy")
         with pytest.raises(StoreAwayError, match="wait in"):
-            after.result(trial, {"trial": "0"})
-    assert after.result(trial, {"trial": "0"}).metrics == done(trial).metrics
+            after.trials(trial.arm.key, ())
+        assert after.trials(ARMS["scratch"].key, ()) == after.trials(trial.arm.key, [trial.key]) == []
+    (delivered,) = after.trials(trial.arm.key, ())
+    assert delivered.metrics["val/accuracy"] == done(trial).metrics["val/accuracy"]
 
 
 def test_an_arm_that_was_opened_while_the_store_was_away_is_known_to_all(locked_database):

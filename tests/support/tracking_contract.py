@@ -221,14 +221,20 @@ class StoreContract:
         store = new_store(uri)
         _, arm = open_levels(store)
         trial, final = spec(purpose=Purpose.TRIAL), spec(seed=1)
-        tuning, other = ({"bench.tuning": canonical_json([pruner, 0])} for pruner in ("median", "none"))
+        tuning = {"bench.tuning": canonical_json(["median", 0, 2])}
         failed = RunResult(trial, Status.FAILED, error="loss is NaN", diverged=True)
         record(store, arm, trial, trial=1, **tuning)
         record(store, arm, trial, failed, trial=2, **tuning)
         record(store, arm, final, **{"bench.generation": "a"})
-        assert store.result(trial, {"trial": "1", **tuning}).metrics == done(trial).metrics
-        assert store.result(trial, {"trial": "2", **tuning}).diverged
-        assert store.result(trial, {"trial": "1", **other}) is None
+        diverged, first = store.trials(trial.arm.key, ())
+        assert (first.tags["trial"], first.failed_in_passing) == ("1", False)
+        assert (diverged.tags["trial"], diverged.failed_in_passing) == ("2", False)
+        values = [(row["epoch"], row["val/accuracy"]) for row in CURVE]
+        assert store.reader.epoch_values([diverged, first], "val/accuracy") == {
+            first.run_id: values,
+            diverged.run_id: [],
+        }
+        assert store.reader.epoch_values([first], "val/other") == {first.run_id: []}
         for tags, there in (
             ({}, True),
             ({"bench.generation": "a"}, True),
@@ -236,6 +242,19 @@ class StoreContract:
         ):
             assert bool(store.find([final.key], {"bench.arm_key": final.arm.key, **tags})) is there
             assert store.has_ended(final.key, 0, tags) is there
+
+    def test_an_arm_is_forgotten_by_a_mark(self, uri):
+        store = new_store(uri)
+        key = ARMS["full"].key
+        assert store.reader.generation(key) == ""
+        store.forget_arm(key, "a")  # there is none
+        open_levels(store)
+        assert store.reader.generation(key) == ""
+        store.forget_arm(key, "a")
+        store.forget_arm(key, "b")
+        assert store.reader.generation(key) == "b"
+        open_levels(store)
+        assert store.reader.generation(key) == "b"
 
     def test_curves_and_predictions_come_back_as_they_were_logged(self, uri, tmp_path):
         store = new_store(uri)

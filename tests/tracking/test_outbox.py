@@ -182,7 +182,7 @@ def test_texts_are_made_such_that_every_database_takes_them(uri):
     assert run.info.run_name == "x" * 250
 
 
-def test_trials_come_back_by_number_with_their_curves(uri, monkeypatch):
+def test_trials_come_back_with_their_curves_also_those_that_waited(uri, monkeypatch):
     store = open_study_store(uri, "toy")
     _, arm = open_levels(store)
     trials = [spec(purpose=Purpose.TRIAL, rate=rate) for rate in (0.1, 0.2)]
@@ -191,12 +191,18 @@ def test_trials_come_back_by_number_with_their_curves(uri, monkeypatch):
     with away(uri, monkeypatch):
         record(store, arm, trials[0], trial=0, tuning="a")
         with pytest.raises(StoreAwayError):
-            store.trials(trials[0].arm.key, {"tuning": "a"}, "val/accuracy")
-    found = store.trials(trials[0].arm.key, {"tuning": "a"}, "val/accuracy")
-    assert [trial.tags["trial"] for trial in found] == ["0", "1"]
-    assert [trial.params["learning_rate"] for trial in found] == [0.1, 0.2]
-    assert [epoch for epoch, _ in found[0].curve] == [0, 1, 2]
-    assert [value for _, value in found[0].curve] == pytest.approx([0.5, 0.6, 0.7])
+            store.trials(trials[0].arm.key, ())
+    found = store.trials(trials[0].arm.key, ())
+    assert sorted((trial.tags["trial"], trial.tags["tuning"]) for trial in found) == [
+        ("0", "a"),
+        ("0", "b"),
+        ("1", "a"),
+    ]
+    values = store.reader.epoch_values(found, "val/accuracy")
+    assert set(values) == {trial.run_id for trial in found}
+    for curve in values.values():
+        assert [epoch for epoch, _ in curve] == [0, 1, 2]
+        assert [value for _, value in curve] == pytest.approx([0.5, 0.6, 0.7])
 
 
 @pytest.mark.parametrize("damage", ["empty", "gone"])

@@ -1,28 +1,21 @@
-"""Tuning: equal trials, defaults first, pruning, and a storage that survives."""
+"""Tuning: equal trials, defaults first, pruning; and whoever goes on gets what the first would have got."""
 
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 
-from bench.core.runs import (
-    Arm,
-    Purpose,
-    RunResult,
-    RunSpec,
-    Status,
-)
+from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Status
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
-from bench.tuning.tuner import Asked, Tuner
+from bench.tuning.tuner import Tuner
 
 ARM = Arm("s", "discriminative", {"data": "d"})
 
 
-def make_tuner(path=None, trials=6, pruner="none", epochs=4, seed=0, arm=ARM):
+def make_tuner(finished=(), trials=6, pruner="none", epochs=4, seed=0):
     tuning = {"trials": trials, "pruner": pruner, "seed": seed}
     settings = [f"training.epochs={epochs}", *(f"tuning.{name}={value}" for name, value in tuning.items())]
-    return Tuner(arm, STRATEGIES[arm.strategy], load("small_similar", settings), path)
+    return Tuner(STRATEGIES[ARM.strategy], load("small_similar", settings), finished)
 
 
 def objective(seen, epochs=4):
@@ -42,7 +35,7 @@ def objective(seen, epochs=4):
 
 
 def one_by_one(run):
-    return lambda asked: (run(t.number, t.params, t.report) for t in asked if not t.told)
+    return lambda asked: (run(t.number, t.params, t.report) for t in asked if not t.known)
 
 
 def test_the_defaults_are_the_first_trial_and_the_best_is_found():
@@ -58,20 +51,34 @@ def test_the_defaults_are_the_first_trial_and_the_best_is_found():
             assert span.low <= params[name] <= span.high
 
 
-def test_tuning_is_reproducible_and_a_resumed_one_asks_for_the_same(tmp_path):
-    straight, resumed = [], []
-    make_tuner(tmp_path / "a.journal").run(objective(straight))
-    make_tuner(tmp_path / "b.journal", trials=3).run(objective(resumed))
-    make_tuner(tmp_path / "b.journal").run(objective(resumed))
-    assert resumed == straight
-    other = []
-    make_tuner(tmp_path / "a.journal", seed=1).run(objective(other))
+@pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("done", [(0,), (0, 1, 2), (0, 1, 3), (1, 2, 6), (0, 4, 7)])
+def test_whoever_goes_on_asks_for_the_same_and_prunes_the_same(pruner, together, done):
+    """Whatever is done already, in any order of commands, by whomever."""
+    straight = make_tuner(trials=8, pruner=pruner, epochs=8)
+    expected = straight.run(objective([], epochs=8), together=together)
+    resumed, seen = (
+        make_tuner([straight.finished[n] for n in reversed(done)], 8, pruner, epochs=8),
+        [],
+    )
+    assert resumed.result().trials == len(done)
+    assert resumed.run(objective(seen, epochs=8), together=together) == expected
+    assert resumed.finished == straight.finished
+    assert [number for number, _ in seen] == [n for n in range(8) if n not in done]
+
+
+def test_another_seed_gives_other_trials():
+    straight, other = [], []
+    make_tuner().run(objective(straight))
+    make_tuner(seed=1).run(objective(other))
+    assert other[0] == straight[0]
     assert other[1] != straight[1]
 
 
-def test_trials_asked_for_together_are_as_many_as_are_random_and_pruned_by_the_same_rules(tmp_path):
+def test_trials_asked_for_together_are_as_many_as_are_random_and_pruned_by_the_same_rules():
     seen, sizes = [], []
-    tuner = make_tuner(tmp_path / "journal", trials=8, pruner="successive_halving")
+    tuner = make_tuner(trials=8, pruner="successive_halving")
 
     def together(asked):
         sizes.append(len(asked))
@@ -83,26 +90,48 @@ def test_trials_asked_for_together_are_as_many_as_are_random_and_pruned_by_the_s
     assert seen[0][1] == STRATEGIES["discriminative"].defaults
     assert len({tuple(params.values()) for _, params in seen}) == 8
     assert tuned.trials == 8
-    assert "PRUNED" in [trial.state.name for trial in tuner.study.get_trials()]
+    assert Status.PRUNED in {trial.status for trial in tuner.finished.values()}
 
 
-def test_a_finished_arm_runs_nothing_and_fewer_trials_look_at_the_first_ones(tmp_path):
-    seen, none = [], []
-    path = tmp_path / "journal"
-    tuned = make_tuner(path).run(objective(seen))
-    assert make_tuner(path).run(objective(none)) == tuned
-    first = make_tuner(path, trials=2).result()
-    assert first.best == min(seen[:2], key=lambda trial: abs(trial[1]["decay"] - 0.7))[1]
+def test_known_trials_take_part_in_their_group():
+    straight = make_tuner(trials=9)
+    straight.run(objective([]), together=True)
+    groups = []
+
+    def together(asked):
+        groups.append([(trial.number, trial.known) for trial in asked])
+        return objective([])(asked)
+
+    kept = [trial for n, trial in straight.finished.items() if n != 4]
+    resumed = make_tuner(kept, trials=9)
+    resumed.run(together, together=True)
+    assert groups == [[(3, True), (4, False), (5, True)]]
+    assert resumed.finished == straight.finished
+
+
+def test_a_finished_arm_runs_nothing():
+    first, none = make_tuner(), []
+    tuned = first.run(objective([]))
+    assert make_tuner(first.finished.values()).run(objective(none)) == tuned
     assert none == []
 
 
+def test_equal_scores_go_to_the_lower_loss_then_to_the_earlier():
+    tuner = make_tuner(trials=3)
+    tuner.run(objective([]))
+    trials = [
+        replace(trial, score=0.5, loss=loss)
+        for trial, loss in zip(tuner.finished.values(), (0.2, 0.1, 0.1), strict=True)
+    ]
+    assert make_tuner(trials, trials=3).result().best == trials[1].params
+
+
 def test_the_first_trial_is_never_pruned_and_hopeless_ones_are():
-    seen = []
     tuner = make_tuner(pruner="successive_halving", trials=8)
-    tuner.run(objective(seen))
-    states = [trial.state.name for trial in tuner.study.get_trials()]
-    assert states[0] == "COMPLETE"
-    assert "PRUNED" in states
+    tuner.run(objective([]))
+    states = [trial.status for _, trial in sorted(tuner.finished.items())]
+    assert states[0] is Status.DONE
+    assert Status.PRUNED in states
 
 
 def test_failed_trials_count_and_are_never_best():
@@ -114,167 +143,53 @@ def test_failed_trials_count_and_are_never_best():
     assert tuned.best is None
 
 
-def failing(seen, number, *, diverged):
-    """Trial `number` fails."""
+@pytest.mark.parametrize("diverged", [False, True])
+def test_what_failed_in_passing_is_no_rival_of_others_and_what_diverged_is(diverged):
+    """A trial that reached the first rung ahead of all others, and failed then."""
 
-    def run(trial, params, report):
-        if trial != number:
-            return next(iter(objective(seen)([Asked(trial, params, report)])))
-        seen.append((trial, dict(params)))
-        spec = RunSpec(ARM, params, 0, Purpose.TRIAL)
-        return RunResult(spec, Status.FAILED, error="the driver is gone", diverged=diverged)
+    def run(number, params, report):
+        spec, failed = RunSpec(ARM, params, 0, Purpose.TRIAL), number == 1
+        for epoch in range(1, 9):
+            goes_on = report(epoch, 0.99 if failed else 0.5)
+            if failed and epoch == 3:
+                return RunResult(spec, Status.FAILED, error="the driver is gone", diverged=diverged)
+            if not goes_on and epoch < 8:
+                return RunResult(spec, Status.PRUNED, {"val/accuracy": 0.5})
+        return RunResult(spec, Status.DONE, {"val/accuracy": 0.5, "val/loss": 0.5})
 
-    return one_by_one(run)
-
-
-@pytest.mark.parametrize("together", [False, True])
-def test_what_failed_in_passing_is_tried_again_by_the_next_command(tmp_path, together):
-    path, seen, again = tmp_path / "journal", [], []
-    assert make_tuner(path, trials=4).run(failing(seen, 1, diverged=False), together=together).trials == 4
-    same_command, next_command = make_tuner(path, trials=4), make_tuner(path, trials=4)
-    next_command.began = 1.0
-    assert same_command.run(objective(again), together=together).trials == 4
-    assert again == []
-    assert next_command.result().trials == 3
-    assert next_command.run(objective(again), together=together).trials == 4
-    assert again == [seen[1]]
-    assert next_command.run(objective(again), together=together).trials == 4
-    assert again == [seen[1]]
+    tuner = make_tuner(trials=3, pruner="successive_halving", epochs=8)
+    tuner.run(one_by_one(run))
+    assert tuner.finished[1].failed_in_passing is not diverged
+    assert tuner.finished[2].status is (Status.PRUNED if diverged else Status.DONE)
+    again = make_tuner([tuner.finished[0], tuner.finished[1]], 3, "successive_halving", epochs=8)
+    again.run(one_by_one(run))
+    assert again.finished == tuner.finished
 
 
-def test_what_failed_by_itself_is_not_tried_again(tmp_path):
-    make_tuner(tmp_path / "journal", trials=3).run(failing([], 1, diverged=True))
-    tuner, seen = make_tuner(tmp_path / "journal", trials=3), []
-    tuner.began = 1.0
-    assert tuner.run(objective(seen)).trials == 3
-    assert seen == []
-
-
-@pytest.mark.parametrize("place", ["tell", "enqueue_trial", "set_trial_user_attr"])
-def test_a_kill_while_a_trial_is_told_or_asked_for_again_costs_none(tmp_path, place):
-    class Killed(BaseException):
-        pass
-
-    def killed_after(call, count, *, before):
-        def wrapped(*args, **options):
-            calls.append(args)
-            if before and len(calls) == count:
-                raise Killed
-            given = call(*args, **options)
-            if len(calls) == count:
-                raise Killed
-            return given
-
-        calls = []
-        return wrapped
-
-    straight, resumed, path = [], [], tmp_path / "journal"
-    make_tuner(pruner="successive_halving").run(objective(straight))
-    first = make_tuner(path, pruner="successive_halving")
-    first.study.tell = killed_after(first.study.tell, 3, before=True)
-    with pytest.raises(Killed):
-        first.run(objective(resumed))
-    if place != "tell":  # the second process is killed too, while it puts right what the first one left
-        second = make_tuner(path, pruner="successive_halving")
-        owner = second.study if place == "enqueue_trial" else second.storage
-        setattr(owner, place, killed_after(getattr(owner, place), 1, before=False))
-        with pytest.raises(Killed):
-            second.run(objective(resumed))
-    last = make_tuner(path, pruner="successive_halving")
-    assert last.result().trials == 2
-    assert last.run(objective(resumed)) == make_tuner(path, pruner="successive_halving").result()
-    assert resumed == [*straight[:3], *straight[2:]]
-
-
-def test_trials_that_are_asked_for_again_keep_their_numbers(tmp_path):
-    """All failed in passing, and the next two commands are killed while they try again."""
-
-    class Killed(BaseException):
-        pass
-
-    def dies(number, seen):
-        def run(asked):
-            for trial in asked:
-                seen.append((trial.number, dict(trial.params)))
-                if trial.number == number:
-                    raise Killed
-                yield next(iter(objective([])([trial])))
-
-        return run
-
-    def all_fail(asked):
-        for trial in asked:
-            seen.append((trial.number, dict(trial.params)))
-            spec = RunSpec(ARM, trial.params, 0, Purpose.TRIAL)
-            yield RunResult(spec, Status.FAILED, error="the driver is gone")
-
-    path, seen = tmp_path / "journal", []
-    make_tuner(path, trials=4).run(all_fail)
-    first = list(seen)
-    for command, number in ((1.0, 0), (2.0, 2)):
-        tuner = make_tuner(path, trials=4)
-        tuner.began = command
-        with pytest.raises(Killed):
-            tuner.run(dies(number, seen))
-    last = make_tuner(path, trials=4)
-    last.began = 3.0
-    assert last.run(objective(seen)).trials == 4
-    assert seen == [*first, first[0], *first[:3], *first[2:]]
-
-
-def test_what_is_forgotten_begins_a_new_generation(tmp_path):
-    tuner = make_tuner(tmp_path / "journal")
-    assert tuner.generation == ""
-    tuner.run(objective([]))
-    generations = set()
-    for _ in range(2):
-        tuner.forget()
-        again = make_tuner(tmp_path / "journal")
-        assert again.result().trials == 0
-        generations |= {again.generation}
-    assert len(generations) == 2
-    assert make_tuner(tmp_path / "journal", seed=1).generation == ""
-
-
-def test_trials_left_from_a_killed_group_are_asked_for_again(tmp_path):
+def test_a_group_whose_first_trials_are_finished_may_die_and_go_on():
     class Killed(BaseException):
         pass
 
     def die(asked):
-        yield next(iter(objective(resumed)(asked[:1])))
+        yield next(iter(objective([])(asked[:1])))
         if asked[0].number == 3:
             raise Killed
+        yield from objective([])(asked[1:])
 
-        yield from objective(resumed)(asked[1:])
-
-    straight, resumed = [], []
-    make_tuner(trials=9).run(objective(straight), together=True)
+    straight = make_tuner(trials=9)
+    straight.run(objective([]), together=True)
+    killed = make_tuner(trials=9)
     with pytest.raises(Killed):
-        make_tuner(tmp_path / "journal", trials=9).run(die, together=True)
-    make_tuner(tmp_path / "journal", trials=9).run(objective(resumed), together=True)
-    assert resumed == straight
+        killed.run(die, together=True)
+    assert sorted(killed.finished) == [0, 1, 2, 3]
+    resumed = make_tuner(killed.finished.values(), trials=9)
+    resumed.run(objective([]), together=True)
+    assert resumed.finished == straight.finished
 
 
-@pytest.mark.parametrize("killed", [0, 2])
-def test_a_trial_whose_process_was_killed_is_done_again(tmp_path, killed):
-    path = tmp_path / "journal"
-    script = (
-        "import os, sys; sys.path.insert(0, '.')\n"
-        "from tests.test_tuning import make_tuner, objective\n"
-        "from pathlib import Path\n"
-        "inner = objective([])\n"
-        "def die(asked):\n"
-        f"    if asked[0].number == {killed}: os.kill(os.getpid(), 9)\n"
-        "    return inner(asked)\n"
-        f"make_tuner(Path({str(path)!r})).run(die)\n"
-    )
-    died = subprocess.run([sys.executable, "-c", script], check=False)
-    assert died.returncode == -9
-    seen, straight = [], []
-    assert make_tuner(path).result().trials == killed
-    assert make_tuner(path).run(objective(seen)).trials == 6
-    make_tuner().run(objective(straight))
-    assert seen == straight[killed:]
+def test_results_that_are_too_few_are_an_error():
+    with pytest.raises(ValueError, match="zip"):
+        make_tuner(trials=2).run(lambda _asked: [])
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])

@@ -1,0 +1,157 @@
+"""A study run in this process: the run store is its one truth, whatever becomes of BENCH_HOME."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.core.runs import Purpose, Status
+from bench.experiment.events import RunEnded, RunStarted
+from bench.experiment.options import Options
+from bench.experiment.plan import plan
+from bench.experiment.progress import Progress
+from bench.experiment.study_runner import StudyRunner
+from bench.study.loading import load
+from bench.tracking.frames import SECONDS
+from bench.tracking.reader import GENERATION
+from bench.training.targets.classification import Classes
+
+SETTINGS = ["strategies=[full,linear_probe]", "training.epochs=2", "tuning.trials=3", "seeds=2"]
+RUNS = 2 * (3 + 2)
+
+
+class Watched(Progress):
+    """Notes what happens, and presses Ctrl-C after some runs."""
+
+    def __init__(self, stop_after=None):
+        super().__init__("accuracy")
+        self.events, self.stop_after = [], stop_after
+
+    def on_event(self, event):
+        self.events.append(event)
+        if self.stop_after is not None and len(self.of(RunEnded)) == self.stop_after:
+            self.stop_after = None
+            raise KeyboardInterrupt
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """Run the study with a home and a store, both by name."""
+
+    def run_study(home, store, *settings, stop_after=None, **options):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / home))
+        watched = Watched(stop_after)
+        where = f"sqlite:///{tmp_path}/{store}.db"
+        options = Options(device="cpu", jobs=1, threads=1, tracking_uri=where, **options)
+        runner = StudyRunner(plan(load(tiny, [*SETTINGS, *settings])), options, watched)
+        if stop_after is None:
+            runner.run()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                runner.run()
+        return runner, watched
+
+    return run_study
+
+
+def frames(runner):
+    evidence = runner.evidence()
+    apart = ["mlflow_run_id", *SECONDS, "peak_memory_bytes"]
+    return [frame.drop(columns=apart) for frame in (evidence.runs, evidence.trials)]
+
+
+def assert_equal(one, other):
+    for left, right in zip(frames(one), frames(other), strict=True):
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def test_with_another_home_a_finished_study_trains_nothing(run):
+    first, watched = run("a", "store")
+    assert len(watched.of(RunStarted)) == RUNS
+    second, watched = run("b", "store")
+    assert watched.of(RunStarted) == []
+    assert_equal(first, second)
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("done", [1, 4, 7])
+def test_half_a_study_goes_on_from_another_home_with_the_same_numbers(run, done):
+    undisturbed, _ = run("a", "whole")
+    _, watched = run("b", "half", stop_after=done)
+    begun = len(watched.of(RunEnded))
+    resumed, watched = run("c", "half")
+    assert len(watched.of(RunStarted)) <= RUNS - begun + 3  # heads that are trained together begin together
+    assert_equal(undisturbed, resumed)
+
+
+def test_more_trials_are_those_of_as_many_at_once(run):
+    run("a", "grown", "tuning.trials=2")
+    grown, _ = run("a", "grown", "tuning.trials=4")
+    at_once, _ = run("b", "at_once", "tuning.trials=4")
+    assert_equal(grown, at_once)
+
+
+def test_what_is_forgotten_does_not_count_and_is_forgotten_in_the_store(run):
+    first, _ = run("a", "store")
+    fresh, watched = run("b", "store", fresh=True)
+    assert len(watched.of(RunStarted)) == RUNS
+    assert_equal(first, fresh)
+    third, watched = run("c", "store")
+    assert watched.of(RunStarted) == []
+    assert {run.run_id for run in third.opened.states["full"].done(_params(third)).values()} == {
+        run.run_id for run in fresh.opened.states["full"].done(_params(fresh)).values()
+    }
+    trials = third.store.reader.runs_of_arm(third.plan.arms[0].key, Purpose.TRIAL)
+    assert [GENERATION in run.tags for run in trials] == [True] * 3 + [False] * 3
+
+
+def _params(runner):
+    state = runner.opened.states["full"]
+    return state.chosen(state.tuner().result().best)
+
+
+def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monkeypatch):
+    loss, broken = Classes.loss, []
+
+    def break_once(self, *arguments):
+        if len(broken) < 1:
+            broken.append(1)
+            raise RuntimeError("the driver is gone")
+        return loss(self, *arguments)
+
+    monkeypatch.setattr(Classes, "loss", break_once)
+    first, watched = run("a", "store", "strategies=[full]")
+    assert watched.of(RunEnded)[0].outcome == "failed: the driver is gone"
+    (failed,) = [
+        found
+        for found in first.store.reader.runs_of_arm(first.plan.arms[0].key, Purpose.TRIAL)
+        if found.status is Status.FAILED
+    ]
+    (text,) = first.store.reader.read_all([failed], "traceback.txt")
+    assert b"in break_once" in text
+    again, watched = run("b", "store", "strategies=[full]")
+    assert "trial 1/3" in {event.run for event in watched.of(RunStarted)}
+    undisturbed, _ = run("c", "other", "strategies=[full]")
+    assert_equal(again, undisturbed)
+
+
+def test_a_traceback_is_shown_where_debugging_is_wished_for(run, monkeypatch, tmp_path):
+    def refuse(*_arguments):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(Classes, "loss", refuse)
+    monkeypatch.setenv("BENCH_DEBUG", "1")
+    _, watched = run("a", "store", "strategies=[full]", "tuning.trials=1", "seeds=1")
+    texts = [event.text for event in watched.events if hasattr(event, "text")]
+    assert any("in refuse" in text for text in texts)
+    assert Path(tmp_path / "a").is_dir()
+
+
+def test_two_tunings_of_a_study_are_two_runs(run, tiny):
+    keys = {
+        plan(load(tiny, [*SETTINGS, more])).key for more in ("seeds=2", "tuning.seed=1", "tuning.pruner=none")
+    }
+    assert len(keys) == 3
