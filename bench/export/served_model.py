@@ -74,6 +74,10 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
     if not TASKS[study.task].one_class:
         raise InputError(f"models of {study.task} are not registered", study.name)
     run = _best(store, evidence)
+    name = run.tags["strategy"]
+    if STRATEGIES[name].readout is not None:
+        what = f"{name} is best, and a head that reads an earlier stage can't be exported"
+        raise InputError(what, study.name, "name the other strategies with --strategy")
     facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
     model = served(study, facts, run, next(store.reader.read_all([run], "weights.safetensors")))
     side = facts.side
