@@ -114,6 +114,7 @@ def _params(runner):
 
 
 def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monkeypatch):
+    two_trials = ("strategies=[full]", "tuning.trials=2")  # both drawn at random: neither knows of the other
     loss, broken = Classes.loss, []
 
     def break_once(self, *arguments):
@@ -123,7 +124,7 @@ def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monk
         return loss(self, *arguments)
 
     monkeypatch.setattr(Classes, "loss", break_once)
-    first, watched = run("a", "store", "strategies=[full]")
+    first, watched = run("a", "store", *two_trials)
     assert watched.of(RunEnded)[0].outcome == "failed: the driver is gone"
     (failed,) = [
         found
@@ -132,9 +133,9 @@ def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monk
     ]
     (text,) = first.store.reader.read_all([failed], "traceback.txt")
     assert b"in break_once" in text
-    again, watched = run("b", "store", "strategies=[full]")
-    assert "trial 1/3" in {event.run for event in watched.of(RunStarted)}
-    undisturbed, _ = run("c", "other", "strategies=[full]")
+    again, watched = run("b", "store", *two_trials)
+    assert "trial 1/2" in {event.run for event in watched.of(RunStarted)}
+    undisturbed, _ = run("c", "other", *two_trials)
     assert_equal(again, undisturbed)
 
 
