@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def _cache_of_this_session(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _home_of_this_test(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_this_test():
+    """A study sets torch's threads for its process, and with them the last bits of what comes after it."""
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    yield
+    if before is not None:
+        sys.modules["torch"].set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
