@@ -363,7 +363,7 @@ class TestUnusual:
         found = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
         assert "full: of 3 final runs 3 failed." in found["notes"]
         assert all(c["place"] == "tied" and c["minimum_detectable_effect"] is None for c in found["pairs"])
-        assert any("answered differently" in note for note in found["notes"])
+        assert any("No prediction for a test image differs" in note for note in found["notes"])
         assert not (tmp_path / "figures" / "confused_pairs.png").exists()
 
     def test_an_overview_of_nothing(self, tmp_path):
