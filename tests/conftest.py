@@ -50,6 +50,19 @@ def _threads_of_this_test():
         sys.modules["torch"].set_num_threads(before)
 
 
+@pytest.fixture
+def error_rate(monkeypatch):
+    """A metric of which lower values are better: whatever accuracy chooses, it chooses too."""
+    from bench.study.metrics import METRICS, Metric, Ratio
+
+    statistic = Ratio(lambda n: (n.truth - n.intersection, n.truth), together=True)
+    record = Metric(
+        "error_rate", "error rate", "share of images that are wrong", ("classification",), statistic, "lower"
+    )
+    monkeypatch.setitem(METRICS._records, record.name, record)
+    return record
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real images that stands beside the clone where this project is developed."""

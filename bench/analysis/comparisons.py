@@ -65,7 +65,7 @@ class Comparison:
         if self.place == "tied":
             interval = f"[{signed(d.low)}, {signed(d.high)}]"
             return f"can't be told apart from {self.other} (difference {signed(d.value)} {interval}, {p})"
-        low, high = sorted((d.low, d.high)) if self.place == "ahead" else sorted((-d.low, -d.high))
+        low, high = sorted((d.low, d.high)) if d.value >= 0 else sorted((-d.low, -d.high))
         where = f"{self.place} {'of ' if self.place == 'ahead' else ''}{self.other}"
         return f"is {where} by {abs(d.value):.3f} [{number(low)}, {number(high)}], {p}"
 

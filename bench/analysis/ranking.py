@@ -9,6 +9,7 @@ from scipy import stats
 
 from bench.analysis.comparisons import ALPHA
 from bench.analysis.summary import Summary
+from bench.study.metrics import METRICS
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,8 +17,8 @@ class Ranks:
     """Mean ranks over data sets; seeds, and studies on the same data, are no data sets and averaged first.
 
     Args:
-        scores: mean test metric, a row for each data set (named by its studies), a column for each strategy
-            that all studies have.
+        scores: mean test metric, negative where lower values are better: a row for each data set (named by
+            its studies), a column for each strategy that all studies have.
         studies: how many there are.
         mean: strategy to mean rank; 1 is best.
         friedman_p: that all strategies are alike.
@@ -74,12 +75,13 @@ def rank(summaries: Sequence[Summary]) -> Ranks | None:
 
 
 def _by_data_set(summaries: Sequence[Summary]) -> pd.DataFrame:
-    """Return the mean scores of each data set; a study whose data are unknown is one of its own."""
+    """Return the mean scores of each data set, higher is better; a study of unknown data is its own."""
     scores = pd.DataFrame(
         [{r.strategy: r.test_mean for r in summary.results} for summary in summaries],
         index=[summary.study for summary in summaries],
         dtype=float,
     ).dropna(axis="columns")
+    scores = scores.mul([METRICS[summary.metric].sign for summary in summaries], axis="index")
     data = [summary.data_digest or f"of {place}" for place, summary in enumerate(summaries)]
     names = scores.index.to_series().groupby(data, sort=False).agg(", ".join)
     return scores.groupby(data, sort=False).mean().set_axis(names.tolist())

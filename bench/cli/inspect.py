@@ -82,7 +82,8 @@ def _tasks() -> Rows:
 def _metrics() -> Rows:
     from bench.study.metrics import METRICS
 
-    return [(m.name, f"{m.summary} ({', '.join(m.tasks)})") for m in METRICS.values()]
+    lower = {"higher": "", "lower": "; lower is better"}
+    return [(m.name, f"{m.summary}{lower[m.direction]} ({', '.join(m.tasks)})") for m in METRICS.values()]
 
 
 def _datasets() -> Rows:

@@ -20,6 +20,7 @@ from bench.experiment.events import (
     RunsSkipped,
     RunStarted,
 )
+from bench.study.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ class Progress:
         """Note an epoch's val metric."""
         arm = self.arms[strategy]
         arm.running[doing] += 1
-        arm.best = value if arm.best is None else max(arm.best, value)
+        arm.best = value if arm.best is None else METRICS[self.metric].best([arm.best, value])
 
     def end_run(self, strategy: str, doing: str, outcome: str) -> None:
         """Note how a run ended, in words."""

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.analysis.results import best_by_validation
 from bench.core.errors import InputError
 from bench.data.augmentation import evaluation_view
 from bench.models.factory import TransferModel, build, statistics, with_head
 from bench.models.weights import locate
 from bench.strategies.registry import STRATEGIES
+from bench.study.metrics import METRICS
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 from bench.study_record.facts import FACTS, StudyFacts
@@ -127,11 +129,10 @@ def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Se
 
 
 def _best(store: RunStore, evidence: "Evidence") -> FoundRun:
-    metric = f"val_{evidence.study.metric}"
-    done = evidence.done.dropna(subset=[metric])
-    if done.empty:
+    best = best_by_validation(evidence)
+    if best is None:
         raise InputError("no final run is done", evidence.study.name, "run `bench run` first")
-    means = done.groupby("strategy", sort=False)[metric].mean()
-    own = done[done["strategy"] == means.idxmax()]
-    key = str(own.sort_values(metric, ascending=False, kind="stable")["run_key"].iloc[0])
+    runs = evidence.done[evidence.done["strategy"] == best]
+    scores = METRICS[evidence.study.metric].sign * runs[f"val_{evidence.study.metric}"]
+    key = str(runs["run_key"].iloc[int(scores.argmax())])
     return store.find([key])[key]

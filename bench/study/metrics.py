@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from bench.core.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
 
@@ -115,6 +115,10 @@ class Metric:
     def sign(self) -> int:
         """1 where higher values are better, -1 where lower ones are."""
         return 1 if self.direction == "higher" else -1
+
+    def best(self, values: "Iterable[float]") -> float:
+        """Return the best of some values; ValueError if there are none."""
+        return max(values) if self.sign > 0 else min(values)
 
 
 IOU = Ratio(lambda n: (n.intersection, n.truth + n.predicted - n.intersection))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.core.runs import Status, Value
+from bench.study.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,11 +118,12 @@ def by_seed(runs: Iterable[FoundRun], seeds: Iterable[int]) -> list[FoundRun]:
 def best_params(trials: Iterable[FoundRun], metric: str) -> str | None:
     """Return the hyperparameters of the best trial, as its tag has them; None if none is DONE.
 
-    The highest `val/<metric>`; among equals the lower loss, then the earlier trial.
+    The one with the best `val/<metric>`; among equals the lower loss, then the earlier trial.
     """
+    sign = METRICS[metric].sign
 
     def rank(run: FoundRun) -> tuple[float, float, int]:
-        return run.metrics[f"val/{metric}"], -run.metrics.get("val/loss", 0.0), -int(run.tags["trial"])
+        return sign * run.metrics[f"val/{metric}"], -run.metrics.get("val/loss", 0.0), -int(run.tags["trial"])
 
     done = [run for run in trials if run.status is Status.DONE]
     return max(done, key=rank).tags["bench.params"] if done else None

@@ -13,10 +13,12 @@ from functools import cached_property
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from bench.core.runs import RunResult, Status, Value, derive_seed
 from bench.strategies.base import Range, Strategy
+from bench.study.metrics import METRICS
 from bench.study.schema import Study
 from bench.tuning.pruning import build_pruner
 from bench.tuning.trials import Asked, FinishedTrial
@@ -45,13 +47,13 @@ class Tuner:
 
     Args:
         strategy: the arm's: its search space and defaults.
-        study: its `val/<metric>` is maximised.
+        study: its `val/<metric>` is maximised, or minimised where lower values are better.
         finished: the trials that count; those that are missing are run.
     """
 
     def __init__(self, strategy: Strategy, study: Study, finished: Iterable[FinishedTrial] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.strategy, self.tuning, self.metric = strategy, study.tuning, study.metric
+        self.strategy, self.tuning, self.metric = strategy, study.tuning, METRICS[study.metric]
         self.space = search_space(strategy)
         self.pruner = build_pruner(study.tuning, study.training.epochs)
         self.finished = {trial.number: trial for trial in finished if trial.number < study.tuning.trials}
@@ -66,7 +68,8 @@ class Tuner:
         scores = {n: trial.score for n, trial in self.finished.items() if trial.score is not None}
         if not scores:
             return Tuned(len(self.finished), None, None)
-        best = max(scores, key=lambda number: (scores[number], -self.finished[number].loss, -number))
+        sign = self.metric.sign
+        best = max(scores, key=lambda number: (sign * scores[number], -self.finished[number].loss, -number))
         return Tuned(len(self.finished), self.finished[best].params, scores[best])
 
     def run(self, objective: Objective, *, together: bool = False) -> Tuned:
@@ -107,7 +110,9 @@ class Tuner:
     def study_before(self, number: int) -> optuna.Study:
         """Return an Optuna study in memory of the trials before a number, but what failed in passing."""
         storage = optuna.storages.InMemoryStorage()
-        study = optuna.create_study(storage=storage, direction="maximize", pruner=self.pruner)
+        higher = self.metric.direction == "higher"
+        direction = StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE
+        study = optuna.create_study(storage=storage, direction=direction, pruner=self.pruner)
         for _, finished in sorted(self.finished.items()):
             if finished.number < number and not finished.failed_in_passing:
                 trial = self.start(study, finished.params)
@@ -168,7 +173,7 @@ class _RunningTrial:
             self.number,
             self.params,
             result.status,
-            result.metrics[f"val/{self.tuner.metric}"] if result.status is Status.DONE else None,
+            result.metrics[f"val/{self.tuner.metric.name}"] if result.status is Status.DONE else None,
             result.metrics.get("val/loss", 0.0),
             tuple(self.reports),
             result.diverged,

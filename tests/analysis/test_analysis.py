@@ -539,6 +539,11 @@ class TestRanks:
         assert found.mean == pytest.approx({"full": (1 + 1.5 + 2) / 3, "partial": 4.5 / 3, "scratch": 3})
         assert found.apart == []
 
+    def test_where_lower_is_better_the_lowest_is_first(self, error_rate):
+        made = self.summaries((0.1, 0.2, 0.3), (0.1, 0.1, 0.9), (0.5, 0.4, 0.6))
+        found = rank([replace(summary, metric=error_rate.name) for summary in made])
+        assert found.mean == pytest.approx({"full": 1.5, "partial": 1.5, "scratch": 3})
+
     def test_friedmans_p_is_scipys(self):
         scores = [(0.9, 0.8, 0.7), (0.9, 0.85, 0.1), (0.5, 0.6, 0.4), (0.9, 0.5, 0.3)]
         found = rank(self.summaries(*scores))

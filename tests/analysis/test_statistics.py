@@ -107,6 +107,7 @@ def test_lower_can_be_better(monkeypatch):
     assert right.best != wrong.best == "scratch"
     behind = {c.strategy for c in wrong.comparisons if c.place == "behind"}
     assert behind == {r.strategy for r in wrong.results if r.test.value > wrong.result("scratch").test.high}
+    assert not [c.words for c in wrong.comparisons if c.place == "behind" and "\N{MINUS SIGN}" in c.words]
 
 
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1"])

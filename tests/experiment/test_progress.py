@@ -50,6 +50,15 @@ def test_the_table_shows_how_far_each_arm_is(screen):
     assert "val accuracy 0.250" not in shown(screen), "the table says it"
 
 
+def test_the_best_epoch_is_the_lowest_where_lower_is_better(error_rate):
+    view = Progress(error_rate.name, stream=io.StringIO())
+    view.plan("full", runs=1, epochs=3)
+    view.on_event(RunStarted("full", "trial 1/1"))
+    for value in (0.5, 0.25, 0.375):
+        view.on_event(EpochEnded("full", "trial 1/1", value))
+    assert view.arms["full"].best == 0.25
+
+
 def test_the_reason_of_a_failed_run_stays_on_the_terminal(screen):
     with screen:
         screen.on_event(RunStarted("full", "seed 1/1"))

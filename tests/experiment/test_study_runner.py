@@ -5,12 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.analysis.summary import summarise
 from bench.core.runs import Purpose, Status
 from bench.experiment.events import RunEnded, RunStarted
 from bench.experiment.options import Options
 from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
 from bench.experiment.study_runner import StudyRunner
+from bench.export import served_model
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 from bench.tracking.reader import GENERATION
@@ -85,6 +87,23 @@ def test_half_a_study_goes_on_from_another_home_with_the_same_numbers(run, done)
     resumed, watched = run("c", "half")
     assert len(watched.of(RunStarted)) <= RUNS - begun + 3  # heads that are trained together begin together
     assert_equal(undisturbed, resumed)
+
+
+def test_where_lower_is_better_all_that_is_chosen_is_what_accuracy_chooses(run, error_rate):
+    """Trials, the best of them, the best epoch, strategy and seed: in training, store, analysis, export."""
+    chosen = []
+    for name in ("accuracy", error_rate.name):
+        runner, _ = run(name, name, f"metric={name}", "training.epochs=3")
+        evidence = runner.evidence()
+        ran = evidence.trials.filter(regex="^(strategy|trial|status|param_.*)$")
+        restored = evidence.runs[["strategy", "seed", "val_loss", "test_accuracy"]]
+        best = served_model._best(runner.store, evidence)
+        named = (best.tags["strategy"], best.tags["seed"], summarise(evidence, draws=100).best)
+        chosen.append((ran, restored, named))
+    (trials, runs, named), (by_error, same_runs, same_named) = chosen
+    pd.testing.assert_frame_equal(trials, by_error, check_exact=True)
+    pd.testing.assert_frame_equal(runs, same_runs, check_exact=True)
+    assert named == same_named
 
 
 def test_more_trials_are_those_of_as_many_at_once(run):

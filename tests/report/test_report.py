@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.analysis.evidence import Evidence
+from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import summarise
 from bench.core.versions import REPORT
 from bench.data.dataset import Rejected
@@ -43,6 +43,7 @@ from bench.report.overview_report import write_overview
 from bench.report.preview import preview
 from bench.report.study_report import write
 from bench.report.tables import NOTHING, overview, seconds, table
+from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
 from bench.system.csv_tables import from_csv
 from bench.system.locations import MARK, is_marked
@@ -435,6 +436,18 @@ class TestOverview:
         assert cells.get_clim() == (-0.1, 0)
         assert cells.colorbar.extend == "min"
 
+    def test_where_lower_is_better_the_lowest_is_the_darkest(self, monkeypatch):
+        lower = replace(METRICS["accuracy"], direction="lower")
+        monkeypatch.setitem(METRICS._records, "accuracy", lower)
+        figures, summary = catch(monkeypatch, studies), summarise(make_evidence(), draws=50)
+        with theme():
+            (drawn, *_) = studies.of_studies([summary])
+        behind = figures["heatmap"].axes[0].collections[0].get_array().ravel()
+        lowest = min(summary.results, key=lambda result: result.test.value)
+        assert canonical(r.strategy for r in summary.results)[behind.argmax()] == lowest.strategy
+        assert behind.max() == 0
+        assert f"{summary.study}: {lowest.strategy}" in drawn.alt
+
 
 class TestPreview:
     def test_a_picture_per_cell_first_as_evaluated(self, tmp_path):
@@ -586,6 +599,16 @@ class TestCost:
         assert axes.get_ylim()[0] > scratch + 0.15
         assert f"scratch {scratch:.3f}" in [text.get_text() for text in axes.texts]
         assert "On the lower edge" in picture.caption
+
+    def test_where_lower_is_better_far_behind_is_above(self, monkeypatch):
+        lower = replace(METRICS["accuracy"], direction="lower")
+        monkeypatch.setitem(METRICS._records, "accuracy", lower)
+        axes, picture = self.drawn(monkeypatch, scratch=-2.0)
+        values = picture.data.set_index("strategy")["value"]
+        assert axes.get_ylim()[1] < values["full"] - 0.15
+        assert f"full {values['full']:.3f}" in [text.get_text() for text in axes.texts]
+        assert "On the upper edge" in picture.caption
+        assert picture.data.set_index("strategy")["on_front"].to_dict()["scratch"]
 
     def test_who_is_near_is_at_its_place(self, monkeypatch):
         axes, picture = self.drawn(monkeypatch, scratch=1.2)

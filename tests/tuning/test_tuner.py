@@ -3,18 +3,21 @@
 from dataclasses import replace
 
 import pytest
+from optuna.study import StudyDirection
 
 from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Status
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
+from bench.tuning.trials import Asked
 from bench.tuning.tuner import Tuner
 
 ARM = Arm("s", "discriminative", {"data": "d"})
 
 
-def make_tuner(finished=(), trials=6, pruner="none", epochs=4, seed=0):
+def make_tuner(finished=(), trials=6, pruner="none", epochs=4, seed=0, metric="accuracy"):
     tuning = {"trials": trials, "pruner": pruner, "seed": seed}
     settings = [f"training.epochs={epochs}", *(f"tuning.{name}={value}" for name, value in tuning.items())]
+    settings.append(f"metric={metric}")
     return Tuner(STRATEGIES[ARM.strategy], load("small_similar", settings), finished)
 
 
@@ -49,6 +52,30 @@ def test_the_defaults_are_the_first_trial_and_the_best_is_found():
     for _, params in seen:
         for name, span in STRATEGIES["discriminative"].search_space.items():
             assert span.low <= params[name] <= span.high
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])
+def test_where_lower_is_better_the_same_is_proposed_pruned_and_chosen(error_rate, pruner):
+    """By an error rate what is by the accuracy: Optuna's sampler and pruner know which way is better."""
+
+    def wrong(number, params, report):
+        result = run(number, params, lambda epoch, value: report(epoch, 1 - value))
+        return replace(
+            result, metrics={**result.metrics, "val/error_rate": 1 - result.metrics["val/accuracy"]}
+        )
+
+    def run(number, params, report):
+        asked = Asked(number, params, report)
+        return next(iter(objective([], epochs=8)([asked])))
+
+    by_accuracy = make_tuner(trials=12, pruner=pruner, epochs=8)
+    by_error = make_tuner(trials=12, pruner=pruner, epochs=8, metric="error_rate")
+    best, same = by_accuracy.run(one_by_one(run)), by_error.run(one_by_one(wrong))
+    assert by_error.study_before(12).direction is StudyDirection.MINIMIZE
+    assert same.best == best.best
+    assert same.best_score == 1 - best.best_score
+    for one, other in zip(by_accuracy.finished.values(), by_error.finished.values(), strict=True):
+        assert (one.params, one.status) == (other.params, other.status)
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "none"])

@@ -179,8 +179,10 @@ def cost(summary: Summary) -> Picture:
     data = _costs(summary)
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    far = data["value"] < data["value"].max() - FAR
-    labels = _draw_costs(axes, data, far)
+    sign = METRICS[summary.metric].sign
+    scores = sign * data["value"]
+    far = scores < scores.max() - FAR
+    labels = _draw_costs(axes, data, far, sign)
     front = data[data["on_front"]].sort_values("uncached_seconds")
     if len(front) > 1:
         axes.plot(front["uncached_seconds"], front["value"], color=MUTED, linewidth=1.5, alpha=0.6, zorder=1)
@@ -205,7 +207,8 @@ def cost(summary: Summary) -> Picture:
         f"{tables.seconds(tuned)} s with all trials"
         for name, _, _, _, cached, computed, tuned in _rows(data)
     )
-    below = f" On the lower edge, with its value: more than {FAR:g} behind the highest." if far.any() else ""
+    edge, top = ("lower", "highest") if sign > 0 else ("upper", "lowest")
+    below = f" On the {edge} edge, with its value: more than {FAR:g} behind the {top}." if far.any() else ""
     line = (
         " Grey line: the Pareto front of single runs that compute all; no strategy is both cheaper and "
         "better than one on it."
@@ -239,7 +242,8 @@ def _costs(summary: Summary) -> pd.DataFrame:
         if result.test_mean is not None and result.uncached_seconds
     ]
     data = pd.DataFrame(rows, columns=list(COST_COLUMNS)).astype(dict.fromkeys(COST_COLUMNS[1:], float))
-    points = list(zip(data["uncached_seconds"], data["value"], strict=True))
+    scores = METRICS[summary.metric].sign * data["value"]
+    points = list(zip(data["uncached_seconds"], scores, strict=True))
     front = pareto(points)
     return data.assign(on_front=pd.Series([point in front for point in points], dtype=bool))
 
@@ -248,15 +252,17 @@ def _rows(data: pd.DataFrame) -> list[tuple[Any, ...]]:
     return list(zip(*(data[column].tolist() for column in COST_COLUMNS), strict=True))
 
 
-def _draw_costs(axes: Axes, data: pd.DataFrame, far: "pd.Series[bool]") -> list[Label]:
-    """Draw each strategy, those far behind on the lower edge, so that they don't set the scale."""
+def _draw_costs(axes: Axes, data: pd.DataFrame, far: "pd.Series[bool]", sign: int) -> list[Label]:
+    """Draw each strategy, those far behind on the edge, so that they don't set the scale."""
     near = data[~far]
     if far.any():
-        edge = (near["high"].max() - near["low"].min()) * 0.15
-        axes.set_ylim(near["low"].min() - edge, near["high"].max() + edge / 2)
+        low, high = near["low"].min(), near["high"].max()
+        edge = (high - low) * 0.15
+        under, over = (edge, edge / 2)[::sign]
+        axes.set_ylim(low - under, high + over)
     labels = []
     for (name, value, low, high, *xs), below in zip(_rows(data), far, strict=True):
-        style, y = look(name), axes.get_ylim()[0] if below else value
+        style, y = look(name), axes.get_ylim()[0 if sign > 0 else 1] if below else value
         if not below:
             axes.plot((xs[1],) * 2, (low, high), color=style.colour, linewidth=2.5, alpha=0.3)
         (line,) = axes.plot((xs[0], xs[-1]), (y, y), color=style.colour, linewidth=0.9, clip_on=not below)
@@ -280,7 +286,7 @@ def _marker(marker: str, colour: str, fill: str) -> dict[str, Any]:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, value) that no other beats in both, cheapest first."""
+    """Return the points (cost, score: higher is better) that no other beats in both, cheapest first."""
     front: list[tuple[float, float]] = []
     for spent, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or value > front[-1][1]:

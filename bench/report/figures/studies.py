@@ -34,6 +34,7 @@ from bench.report.figures.style import (
     look,
     short,
 )
+from bench.study.metrics import METRICS
 
 FURTHEST = -0.1  # behind the highest; what is further has the same colour, so that the others differ
 NAMES = ("heatmap", "ranks", "overview", "costs")
@@ -74,10 +75,12 @@ def _tidy(summaries: Sequence[Summary]) -> pd.DataFrame:
 
 
 def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
-    """Strategies by studies: the metric, coloured by how far it is behind the highest of its study."""
+    """Strategies by studies: the metric, coloured by how far it is behind the best value of its study."""
     strategies, studies = canonical(data["strategy"]), [summary.study for summary in summaries]
     values = data.pivot_table("value", "strategy", "study").reindex(index=strategies, columns=studies)
-    behind = values - values.max()
+    signs = pd.Series({summary.study: METRICS[summary.metric].sign for summary in summaries})
+    behind = values * signs - (values * signs).max()
+    top = "highest" if (signs > 0).all() else "best value"
     figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(strategies)), layout="constrained")
     axes = figure.add_subplot()
     sns.heatmap(
@@ -90,7 +93,7 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         linecolor=GRID,
         xticklabels=[short(name, 18) for name in studies],
         yticklabels=strategies,
-        cbar_kws={"label": "behind the highest", "extend": "min"},
+        cbar_kws={"label": f"behind the {top}", "extend": "min"},
     )
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
@@ -117,14 +120,17 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         data,
         name="heatmap",
         title="Strategies by studies",
-        caption="Mean test metric. Darker: closer to the highest of its study; lightest: 0.1 or more behind. "
+        caption=f"Mean test metric. Darker: closer to the {top} of its study; lightest: 0.1 or more behind. "
         "Bold: can't be told apart from the best of its study.",
-        alt="Test metric: " + "; ".join(f"{n}: {', '.join(_highest(data, n))}" for n in studies) + ".",
+        alt="Test metric: "
+        + "; ".join(f"{n}: {', '.join(_ordered(data, n, signs[n]))}" for n in studies)
+        + ".",
     )
 
 
-def _highest(data: pd.DataFrame, study: str) -> list[str]:
-    mine = data[data["study"] == study].dropna(subset=["value"]).sort_values("value", ascending=False)
+def _ordered(data: pd.DataFrame, study: str, sign: int) -> list[str]:
+    """Return the strategies of a study with their values, the best first."""
+    mine = data[data["study"] == study].dropna(subset=["value"]).sort_values("value", ascending=sign < 0)
     return [f"{row.strategy} {row.value:.3f}" for row in mine.itertuples()] or ["no result"]
 
 

@@ -23,6 +23,7 @@ from bench.report.figures.style import (
     WIDE,
     look,
 )
+from bench.study.metrics import METRICS
 
 PANELS = 6  # hyperparameters drawn: those that most strategies have
 A_ROW = 3
@@ -36,11 +37,10 @@ def _trials(evidence: Evidence, summary: Summary) -> pd.DataFrame:
     value = trials[metric].astype(float) if metric in trials else pd.Series(np.nan, trials.index)
     data = trials[["strategy", "trial", "status"]].assign(value=value, seconds=tuning_seconds(trials))
     by_strategy = data.groupby("strategy", sort=False)
-    finished = data["value"].where(data["status"] == "done")
-    return data.assign(
-        spent_seconds=by_strategy["seconds"].cumsum(),
-        best_so_far=finished.groupby(data["strategy"], sort=False).cummax().groupby(data["strategy"]).ffill(),
-    )
+    sign = METRICS[summary.metric].sign
+    scores = sign * data["value"].where(data["status"] == "done")
+    best = sign * scores.groupby(data["strategy"], sort=False).cummax().groupby(data["strategy"]).ffill()
+    return data.assign(spent_seconds=by_strategy["seconds"].cumsum(), best_so_far=best)
 
 
 def progress(evidence: Evidence, summary: Summary) -> Picture | None:
@@ -108,7 +108,8 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
     shown = list(counts.index[:PANELS])
     if not shown:
         return None
-    done = data[data["status"] == "done"].sort_values("value", ascending=False, kind="stable")
+    rising = METRICS[summary.metric].direction == "lower"
+    done = data[data["status"] == "done"].sort_values("value", ascending=rising, kind="stable")
     best = done.drop_duplicates("strategy").set_index("strategy")["trial"]
     data["chosen"] = data["trial"] == data["strategy"].map(best)
     columns = 2 if len(shown) == 4 else min(A_ROW, len(shown))
