@@ -100,16 +100,16 @@ class Touch:
 
 @pytest.mark.parametrize("save", [pickle.dump, torch.save], ids=["pickle", "torch"])
 def test_a_pickle_among_weights_or_checkpoints_is_not_executed(tmp_path, monkeypatch, save):
-    from bench.training.checkpoints import Checkpoint
+    from bench.training.checkpoints import CheckpointFile
 
     monkeypatch.chdir(tmp_path)
-    for path in (tmp_path / "weights.pth", Checkpoint("a")._path):
+    for path in (tmp_path / "weights.pth", CheckpointFile("a")._path):
         path.parent.mkdir(exist_ok=True, parents=True)
         with path.open("wb") as file:
             save({"weight": Touch()}, file)
     with pytest.raises(InputError, match="not a file of weights"):
         _read(tmp_path / "weights.pth")
-    assert Checkpoint("a").load() is None
+    assert CheckpointFile("a").load() is None
     assert not (tmp_path / "pwned").exists()
 
 

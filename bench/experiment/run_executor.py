@@ -19,7 +19,7 @@ from bench.data.dataset import Split
 from bench.study.metrics import metrics_of
 from bench.training import device_memory
 from bench.training.cached_features import Features
-from bench.training.checkpoints import Checkpoint
+from bench.training.checkpoints import CheckpointFile
 from bench.training.inputs import batches
 from bench.training.phases import train_as_planned, train_together
 from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, predict, truncate
@@ -225,8 +225,8 @@ class RunExecutor:
         )
 
 
-def _checkpoint(spec: RunSpec) -> Checkpoint:
-    return Checkpoint(f"{spec.arm.key}-{spec.key}")  # the arm's, so that all of them can be found
+def _checkpoint(spec: RunSpec) -> CheckpointFile:
+    return CheckpointFile(f"{spec.arm.key}-{spec.key}")  # the arm's, so that all of them can be found
 
 
 def _first_line(error: Exception) -> str:

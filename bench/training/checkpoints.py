@@ -3,21 +3,74 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
+from bench.core.versions import CHECKPOINT
 from bench.system.files import replacing
 from bench.system.locations import home
 from bench.system.signals import pause_seconds
+from bench.training.problem import Trained
 
 log = logging.getLogger(__name__)
 
 MOST_SHARE = 0.02  # of a run's time that writing may take
 
 
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The file of one run, in `checkpoints/` of BENCH_HOME; it is gone when the run has ended.
+    """A run after a whole step: all that decides the steps to come.
+
+    Args:
+        conditions: under which it goes on to the numbers of an undisturbed run: versions, device, images.
+        phase_end: epochs that the run has trained when the phase under way ends.
+        trained: what came of it so far.
+        model: the tensors that the plan lets change.
+        optimizer, schedule: their states, as torch has them.
+        losses: of the epoch's steps so far, each times its images; shape (steps,).
+        rate: the learning rate of the last step.
+        random: the state of torch's generator on the CPU.
+        random_cuda: of that on the GPU; None where there is none.
+    """
+
+    conditions: Mapping[str, str | int]
+    phase_end: int
+    trained: Trained
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    losses: Tensor
+    rate: float
+    random: Tensor
+    random_cuda: Tensor | None
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return it as tensors and plain values, with its version."""
+        return {"version": CHECKPOINT, **_values(self), "trained": _values(self.trained)}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Self | None:
+        """Return what `as_plain` gave; None if that was of another version.
+
+        Raises:
+            KeyError, TypeError: if a part is missing or unknown.
+        """
+        if values.get("version") != CHECKPOINT:
+            return None
+        own = {name: value for name, value in values.items() if name != "version"}
+        return cls(**{**own, "trained": Trained(**own["trained"])})
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass; `asdict` would copy every tensor."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+class CheckpointFile:
+    """The checkpoint of one run, in `checkpoints/` of BENCH_HOME; it is gone when the run has ended.
 
     It holds tensors and plain values only and is read without unpickling anything else.
 
@@ -35,10 +88,11 @@ class Checkpoint:
         """Whether the last one is old enough."""
         return time.monotonic() >= self._due
 
-    def load(self) -> dict[str, Any] | None:
-        """Return what was saved; None if there is nothing, or nothing that can be read."""
+    def load(self) -> Checkpoint | None:
+        """Return what was saved; None if there is nothing of this version, or nothing that can be read."""
         try:
-            return dict(torch.load(self._path, map_location="cpu", weights_only=True))
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            return Checkpoint.from_plain(saved)
         except FileNotFoundError:
             return None
         except Exception as error:  # noqa: BLE001 - half a file can make the parser raise anything
@@ -46,12 +100,12 @@ class Checkpoint:
             log.warning("the checkpoint %s can't be read (%s): its run begins anew", self._path, reason)
             return None
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write what there is, under a temporary name first; without room for it the run goes on."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, under a temporary name first; without room for it the run goes on."""
         started = time.monotonic()
         try:
             with replacing(self._path) as temporary:
-                torch.save(dict(state), temporary)
+                torch.save(checkpoint.as_plain(), temporary)
         except (OSError, RuntimeError) as error:  # torch raises its own for a disk that is full
             reason = str(error).splitlines()[0][:120]
             log.warning("no checkpoint could be written to %s (%s)", self._path.parent, reason)

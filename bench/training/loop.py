@@ -1,9 +1,8 @@
 """The one training loop."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from bench.core.runs import derive_seed
 from bench.strategies.plan import TransferPlan
 from bench.system.signals import deferred_interrupt
-from bench.training.checkpoints import Checkpoint
+from bench.training.checkpoints import Checkpoint, CheckpointFile
 from bench.training.inputs import batches
 from bench.training.linear_probe import solve_head
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
@@ -34,34 +33,34 @@ from bench.training.start_penalty import StartPenalty
 def train(
     problem: TrainingProblem,
     keep_going: Callable[[Row], bool] = lambda _row: True,
-    checkpoint: Checkpoint | None = None,
+    file: CheckpointFile | None = None,
 ) -> Trained:
     """Train to the last epoch, or until `keep_going` says no, and restore the best epoch by val.
 
     Args:
         problem: what to train.
         keep_going: asked after each epoch; after a resumption again for those before it.
-        checkpoint: where training goes on if it was begun before, and is saved now and then.
+        file: where training goes on from if it was begun before, and is saved to now and then.
 
     Raises:
         DivergedError: if a loss is not finite.
         KeyboardInterrupt: after the step under way, if asked to stop.
     """
     torch.manual_seed(derive_seed(problem.seed, "dropout"))
-    saved = _load(problem, checkpoint)
-    result = Trained(**saved["result"]) if saved else Trained()
+    saved = _load(problem, file)
+    result = saved.trained if saved else Trained()
     result.stopped = not all(map(keep_going, result.curve))
     penalty = StartPenalty(problem.model, problem.plan.l2_sp)
     last = 0
     for number, epochs in phase_epochs(problem.plan, problem.training.epochs):
         last += epochs
-        if result.stopped or (saved and last < saved["phase_end"]):
+        if result.stopped or (saved and last < saved.phase_end):
             continue
         if problem.plan.phases[number].is_solved:
             result.train_seconds += solve_head(problem.in_phase(number), problem.plan.phases[number].solver)
             continue
-        loop = _loop(problem.in_phase(number), number, epochs, checkpoint, penalty)
-        if saved and saved["phase_end"] == last:
+        loop = _loop(problem.in_phase(number), number, epochs, file, penalty)
+        if saved and saved.phase_end == last:
             loop.restore(saved)
         while len(result.curve) < last and not result.stopped:
             row = loop.epoch(result, last)
@@ -78,7 +77,7 @@ def train(
 
 
 def _loop(
-    problem: TrainingProblem, number: int, epochs: int, checkpoint: Checkpoint | None, penalty: StartPenalty
+    problem: TrainingProblem, number: int, epochs: int, file: CheckpointFile | None, penalty: StartPenalty
 ) -> "_Loop":
     """Freeze what a phase doesn't train, and return the loop of its steps."""
     plan, training = problem.plan, problem.training
@@ -89,7 +88,7 @@ def _loop(
     )
     penalty.replace_decay(optimizer, plan.stages)
     schedule = build_schedule(optimizer, training, epochs * -(-len(problem.train) // training.batch_size))
-    return _Loop(problem, optimizer, schedule, checkpoint, number, penalty)
+    return _Loop(problem, optimizer, schedule, file, number, penalty)
 
 
 @dataclass
@@ -99,7 +98,7 @@ class _Loop:
     problem: TrainingProblem
     optimizer: Optimizer
     schedule: LambdaLR
-    checkpoint: Checkpoint | None
+    file: CheckpointFile | None
     phase: int
     penalty: StartPenalty
     losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, each times its images
@@ -117,7 +116,7 @@ class _Loop:
         with deferred_interrupt() as stopping:
             for batch in list(batches(order, problem.training.batch_size))[len(self.losses) :]:
                 self._step(batch, number)
-                if self.checkpoint and (stopping() or self.checkpoint.is_due):
+                if self.file and (stopping() or self.file.is_due):
                     result.train_seconds += time.perf_counter() - started
                     self.save(result, phase_end)
                     started = time.perf_counter()
@@ -140,8 +139,8 @@ class _Loop:
 
     def save(self, result: Trained, phase_end: int) -> None:
         """Write the checkpoint, where there is one, after a whole step."""
-        if self.checkpoint:
-            self.checkpoint.save(self._state(result, phase_end))
+        if self.file:
+            self.file.save(self._checkpoint(result, phase_end))
 
     def _step(self, batch: np.ndarray, epoch: int) -> None:
         """Take a step, on all its images at once or by micro-batches with accumulated gradients."""
@@ -162,55 +161,51 @@ class _Loop:
         self.schedule.step()
         self.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
 
-    def _state(self, result: Trained, phase_end: int) -> dict[str, Any]:
-        """Return all that decides the steps to come, as tensors and plain values."""
+    def _checkpoint(self, result: Trained, phase_end: int) -> Checkpoint:
         device = torch.device(self.problem.execution.device)
-        return {
-            "made_for": made_for(self.problem),
-            "micro_batches": self.problem.micro_batches,
-            "phase_end": phase_end,
-            "result": {f.name: getattr(result, f.name) for f in fields(result)},
-            "model": trained_state(self.problem.model, self.problem.plan),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
-            "rate": self.rate,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
+        return Checkpoint(
+            conditions=_conditions(self.problem),
+            phase_end=phase_end,
+            trained=result,
+            model=trained_state(self.problem.model, self.problem.plan),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            losses=torch.stack(self.losses) if self.losses else torch.empty(0),
+            rate=self.rate,
+            random=torch.get_rng_state(),
+            random_cuda=torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        )
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Checkpoint) -> None:
         """Go on after the last step that was saved."""
         device = torch.device(self.problem.execution.device)
-        self.problem.model.load_state_dict(saved["model"], strict=False)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.losses, self.rate = list(saved["losses"].to(device)), saved["rate"]
-        torch.set_rng_state(saved["random"])
-        if saved["random_cuda"] is not None:
-            torch.cuda.set_rng_state(saved["random_cuda"], device)
+        self.problem.model.load_state_dict(saved.model, strict=False)
+        self.optimizer.load_state_dict(dict(saved.optimizer))
+        self.schedule.load_state_dict(dict(saved.schedule))
+        self.losses, self.rate = list(saved.losses.to(device)), saved.rate
+        torch.set_rng_state(saved.random)
+        if saved.random_cuda is not None:
+            torch.cuda.set_rng_state(saved.random_cuda, device)
 
 
-def made_for(problem: TrainingProblem) -> list[Any]:
-    """Return what a checkpoint must have been made for to be gone on from."""
+def _conditions(problem: TrainingProblem) -> dict[str, str | int]:
+    """Return under which conditions a checkpoint of a problem goes on to the same numbers."""
     execution = problem.execution
-    images = [len(problem.train), len(problem.val)]
-    return [
-        str(torch.__version__),
-        execution.device.partition(":")[0],
-        execution.precision,
-        list(execution.compiled),
-        *images,
-    ]
+    return {
+        "torch": str(torch.__version__),
+        "device": execution.device.partition(":")[0],
+        "precision": execution.precision,
+        "compiled": " ".join(map(str, execution.compiled)),
+        "train images": len(problem.train),
+        "val images": len(problem.val),
+        "micro-batches": problem.micro_batches,
+    }
 
 
-def _load(problem: TrainingProblem, checkpoint: Checkpoint | None) -> dict[str, Any] | None:
-    saved = checkpoint.load() if checkpoint else None
-    return (
-        saved
-        if saved and (saved["made_for"], saved["micro_batches"]) == (made_for(problem), problem.micro_batches)
-        else None
-    )
+def _load(problem: TrainingProblem, file: CheckpointFile | None) -> Checkpoint | None:
+    """Return where a run goes on from; None if it was not begun, or under other conditions."""
+    saved = file.load() if file else None
+    return saved if saved and saved.conditions == _conditions(problem) else None
 
 
 def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[int, int]]:

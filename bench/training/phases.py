@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from bench.training.checkpoints import Checkpoint
+from bench.training.checkpoints import CheckpointFile
 from bench.training.linear_probe import solve
 from bench.training.loop import train
 from bench.training.parallel_heads import can_train_together, train_heads
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def train_as_planned(
     problem: TrainingProblem,
     keep_going: Callable[[Row], bool] = lambda _row: True,
-    checkpoint: Checkpoint | None = None,
+    file: CheckpointFile | None = None,
 ) -> Trained:
     """Train through all phases of the plan; what is only solved takes seconds and needs no checkpoint.
 
@@ -30,7 +30,7 @@ def train_as_planned(
     """
     if problem.plan.is_solved:
         return truncate(solve([problem])[0], problem.metric, keep_going)
-    trained = train(problem, keep_going, checkpoint)
+    trained = train(problem, keep_going, file)
     if problem.plan.adapter and not trained.stopped:
         trained.best = plain_state(problem.model, problem.plan)
     return trained

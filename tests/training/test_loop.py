@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
+import bench.training.checkpoints
 import bench.training.loop
+from bench.core.versions import CHECKPOINT
 from bench.strategies.plan import Phase, TransferPlan
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
-from bench.training.checkpoints import Checkpoint
+from bench.training.checkpoints import Checkpoint, CheckpointFile
 from bench.training.inputs import batches
 from bench.training.loop import _Loop, phase_epochs, train
 from bench.training.metrics import score
@@ -134,23 +136,23 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weig
     straight = train(problem())
     all_steps = len(taken)
     monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
-    checkpoint = Checkpoint("a")
-    save, saved = checkpoint.save, []
+    file = CheckpointFile("a")
+    save, saved = file.save, []
 
-    def save_and_die(state):
-        checkpoint._due = 0.0
-        save(state)
-        checkpoint._due = 0.0
-        saved.append(state)
+    def save_and_die(checkpoint):
+        file._due = 0.0
+        save(checkpoint)
+        file._due = 0.0
+        saved.append(checkpoint)
         if len(saved) == steps:
             raise CutOffError
 
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    monkeypatch.setattr(file, "save", save_and_die)
     with pytest.raises(CutOffError):
-        train(problem(), checkpoint=checkpoint)
+        train(problem(), file=file)
     rows = []
     taken.clear()
-    resumed = train(problem(), lambda row: rows.append(row) is None, Checkpoint("a"))
+    resumed = train(problem(), lambda row: rows.append(row) is None, CheckpointFile("a"))
     assert len(taken) == all_steps - steps, "no step is taken twice"
     assert resumed.curve == straight.curve == rows
     assert resumed.best_epoch == straight.best_epoch
@@ -181,25 +183,67 @@ def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(owner, place, work_asked_to_stop)
         with pytest.raises(KeyboardInterrupt):
-            train(problem(), checkpoint=Checkpoint("a"))
+            train(problem(), file=CheckpointFile("a"))
     step = _Loop._step
     monkeypatch.setattr(_Loop, "_step", lambda *of: (steps.append(of), step(*of)))
-    resumed = train(problem(), checkpoint=Checkpoint("a"))
+    resumed = train(problem(), file=CheckpointFile("a"))
     taken = number if place == "_step" else 2 * number
     assert len(steps) == 8 - taken, "no step is taken twice"
     assert resumed.curve == straight.curve
     assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
 
 
+def begun(dataset, random_weights):  # noqa: F811
+    """A problem, and the file of a run of it that was cut off after an epoch."""
+    problem, file = (
+        problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset),
+        CheckpointFile("a"),
+    )
+
+    def cut_off(_row):
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        train(problem, cut_off, file)
+    return problem, file
+
+
 def test_half_a_checkpoint_is_none(dataset, random_weights, caplog):  # noqa: F811
-    checkpoint = Checkpoint("a")
-    checkpoint.save({"model": torch.ones(1000)})
-    path = checkpoint._path
-    path.write_bytes(path.read_bytes()[:500])
-    assert checkpoint.load() is None
+    _, file = begun(dataset, random_weights)
+    assert len(file.load().trained.curve) == 1
+    file._path.write_bytes(file._path.read_bytes()[:5000])
+    assert file.load() is None
     assert "begins anew" in caplog.text
-    checkpoint.remove()
-    assert checkpoint.load() is None
+    file.remove()
+    assert file.load() is None
+
+
+def test_a_checkpoint_without_a_part_of_it_is_none(dataset, random_weights, caplog):  # noqa: F811
+    _, file = begun(dataset, random_weights)
+    plain = file.load().as_plain()
+    del plain["rate"]
+    torch.save(plain, file._path)
+    assert file.load() is None
+    assert "begins anew" in caplog.text
+
+
+def test_a_checkpoint_of_another_version_is_not_there(dataset, random_weights, monkeypatch):  # noqa: F811
+    _, file = begun(dataset, random_weights)
+    saved = file.load()
+    monkeypatch.setattr(bench.training.checkpoints, "CHECKPOINT", CHECKPOINT + 1)
+    assert file.load() is None
+    assert Checkpoint.from_plain({"made_for": ["2.0"], "model": {}}) is None, "of before there were versions"
+    file.save(saved)
+    assert file.load().trained.curve == saved.trained.curve, "one of this version is"
+
+
+def test_a_checkpoint_made_under_other_conditions_is_not_gone_on_from(dataset, random_weights):  # noqa: F811
+    problem, file = begun(dataset, random_weights)
+    rows = []
+    train(replace(problem, micro_batches=2), lambda row: rows.append(row) is None, file)
+    train(problem, lambda row: rows.append(row) is None, file)
+    assert [row["epoch"] for row in rows] == [0, 1] * 2
 
 
 def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811
