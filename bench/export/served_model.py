@@ -76,10 +76,6 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
     if not TASKS[study.task].one_class:
         raise InputError(f"models of {study.task} are not registered", study.name)
     run = _best(store, evidence)
-    name = run.tags["strategy"]
-    if STRATEGIES[name].readout is not None:
-        what = f"{name} is best, and a head that reads an earlier stage can't be exported"
-        raise InputError(what, study.name, "name the other strategies with --strategy")
     facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
     model = served(study, facts, run, next(store.reader.read_all([run], "weights.safetensors")))
     side = facts.side
@@ -88,12 +84,20 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
         np.zeros((EXAMPLES, side, side, 3), dtype=np.uint8),
         {"classes": list(facts.classes), "side": side, "study": study.name, "run_key": run.key},
     )
-    note = (
-        f"The best final run of {study.name}: `{run.tags['strategy']}`, seed {run.tags['seed']}, chosen by "
+    note = describe(study, facts, run, model)
+    return model_registry.register(store, run, exported, REGISTERED.format(study=study.name), note)
+
+
+def describe(study: Study, facts: StudyFacts, run: FoundRun, model: Served) -> str:
+    """Return what the registry shows as a model's description."""
+    strategy = STRATEGIES[run.tags["strategy"]]
+    hinge = strategy.plan(len(model.model.stages), run.params).phases[-1].solver == "hinge"
+    return (
+        f"The best final run of {study.name}: `{strategy.name}`, seed {run.tags['seed']}, chosen by "
         f"validation. Takes square RGB images, uint8 (N, H, W, 3), and gives the probabilities of "
         f"{', '.join(facts.classes[:20])}{', ...' if len(facts.classes) > 20 else ''}."
+        f"{' They are the softmax of the scores of a support vector machine: not calibrated.' * hinge}"
     )
-    return model_registry.register(store, run, exported, REGISTERED.format(study=study.name), note)
 
 
 def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Served:

@@ -41,7 +41,10 @@ class _Stub(nn.Module):
 
 
 class Prefix(nn.Module):
-    """A backbone up to its last exit, from images (B, 3, H, W) to what the exits (modules) put out."""
+    """A backbone up to its last exit, from images (B, 3, H, W) to what the exits (modules) put out.
+
+    An exported program can't be left early: it runs all of the backbone.
+    """
 
     def __init__(self, backbone: nn.Module, *exits: str) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class Prefix(nn.Module):
         def note(name: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
                 found.setdefault(name, output)
-                if len(found) == len(self.exits):
+                if len(found) == len(self.exits) and not torch.compiler.is_exporting():
                     raise _Left
 
             return self.backbone.get_submodule(name).register_forward_hook(hook)
@@ -64,13 +67,14 @@ class Prefix(nn.Module):
         try:
             self.backbone(images)
         except _Left:
-            values = tuple(found[name] for name in self.exits)
-            return values if len(values) > 1 else values[0]
+            pass
         finally:
             for handle in handles:
                 handle.remove()
-        missing = [name for name in self.exits if name not in found]
-        raise RuntimeError(f"the forward pass never reached {', '.join(missing)}")
+        if missing := [name for name in self.exits if name not in found]:
+            raise RuntimeError(f"the forward pass never reached {', '.join(missing)}")
+        values = tuple(found[name] for name in self.exits)
+        return values if len(values) > 1 else values[0]
 
 
 def replica(module: nn.Module) -> nn.Module:

@@ -19,16 +19,59 @@ import uvicorn
 from safetensors.torch import save
 
 from bench.core.errors import InputError
-from bench.core.runs import Status
-from bench.export.served_model import served
+from bench.core.runs import Purpose, RunSpec, Status
+from bench.experiment.plan import plan
+from bench.experiment.run_executor import RunExecutor
+from bench.export.served_model import describe, served
 from bench.models.weights import locate
+from bench.strategies.registry import STRATEGIES
+from bench.study.loading import load
 from bench.study_record.facts import StudyFacts
 from bench.tracking.frames import FoundRun
+from bench.training.setup import Compute, TrainingSetup
 from tests.cli.test_cli import bench, finished, made  # noqa: F401
 from tests.support.synthetic import make_study
+from tests.support.tiny_study import write_tiny_study
 from tests.support.tracking_contract import free_port
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a tiny study")
+    write_tiny_study(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("strategy", "head"),
+    [
+        ("earlier_features", "linear"),
+        ("earlier_features_svm", "linear"),
+        ("feature_extractor", "concat_pool"),
+    ],
+)
+def test_wherever_the_head_reads_the_exported_model_predicts_what_the_run_did(
+    tiny_folder, monkeypatch, strategy, head
+):
+    monkeypatch.chdir(tiny_folder)
+    settings = [f"strategies=[{strategy}]", f"head.kind={head}", "training.epochs=2"]
+    laid_out = plan(load("tiny.yaml", settings))
+    study, dataset, origin = laid_out.study, laid_out.dataset, laid_out.origin
+    spec = RunSpec(laid_out.arms[0], STRATEGIES[strategy].defaults, 1, Purpose.FINAL)
+    executor = RunExecutor(TrainingSetup(study, dataset, origin, Compute("cpu", 1)))
+    executed = executor.run(spec, laid_out.splits[1])
+    side = dataset.images.shape[1]
+    facts = StudyFacts({}, dataset.classes, side, {"source weights identity": origin.identity})
+    run = FoundRun("run", spec.key, Status.DONE, {}, spec.params, {"strategy": strategy, "seed": "1"})
+    images = torch.from_numpy(dataset.images[laid_out.splits[1].test])
+    of_any_size = [dict.fromkeys((0, 1, 2), torch.export.Dim.AUTO)]
+    model = served(study, facts, run, save(dict(executed.weights)))
+    calibrated = "not calibrated" not in describe(study, facts, run, model)
+    assert calibrated == (strategy != "earlier_features_svm")
+    exported = torch.export.export(model, (images[:2],), dynamic_shapes=of_any_size).module()
+    highest, classes = exported(images).max(1)
+    assert [dataset.classes[place] for place in classes] == executed.predictions.columns["prediction"]
+    assert highest.tolist() == pytest.approx(executed.predictions.columns["probability"], abs=1e-4)
 
 
 def wait_for(url):
@@ -61,7 +104,6 @@ print(json.dumps([given.tolist(), again.metadata.metadata]))
 def registered(finished, tmp_path_factory):  # noqa: F811
     """The address of a model, the store, its test images as a file, and what was predicted for them."""
     from bench.data import loading
-    from bench.study.loading import load
     from bench.study_record import read
     from bench.tracking.store import open_store
 
@@ -92,6 +134,7 @@ def registered(finished, tmp_path_factory):  # noqa: F811
     return address, uri, file, predictions["prediction"].tolist()
 
 
+@pytest.mark.slow
 def test_it_is_loaded_without_this_package_and_predicts_the_same(registered):
     address, uri, file, expected = registered
     assert address.startswith("models:/bench-stripes/")
@@ -120,6 +163,7 @@ def test_other_weights_of_the_source_are_refused(tmp_path):
     assert served(study, then, scratch, save({})), "nothing in it is of the source"
 
 
+@pytest.mark.slow
 def test_it_is_served_over_http(registered):
     address, uri, file, expected = registered
     port = free_port()
