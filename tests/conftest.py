@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from bench.system import notices
+
 # Read by libraries when they are imported, so set before any test module is.
 os.environ.update(
     HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg", OMP_WAIT_POLICY="PASSIVE"
@@ -39,6 +41,11 @@ def _cache_of_this_session(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _home_of_this_test(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_said_before():
+    notices.forget()
 
 
 @pytest.fixture(autouse=True)

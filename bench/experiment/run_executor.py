@@ -17,6 +17,7 @@ from bench.core.runs import (
 )
 from bench.data.dataset import Split
 from bench.study.metrics import metrics_of
+from bench.system.notices import warn_once
 from bench.training import device_memory
 from bench.training.cached_features import Features
 from bench.training.checkpoints import CheckpointFile
@@ -73,9 +74,8 @@ class RunExecutor:
             if executed is not None:
                 return executed
             micro_batches *= 2
-            log.warning(
-                "%s: the device's memory is full; %s", spec.arm.strategy, _in_micro_batches(micro_batches)
-            )
+            what = _in_micro_batches(micro_batches)
+            warn_once(log, f"{spec.arm.strategy}: the device's memory is full; {what}")
             self.setup.forget_features()
             device_memory.release(self.setup.device)
 
@@ -132,7 +132,7 @@ class RunExecutor:
             trained = train_together(problems)
         except FAULTS as error:
             name, reason = specs[0].arm.strategy, _first_line(error)
-            log.warning("%s: %d runs can't be trained together (%s); one by one", name, len(specs), reason)
+            warn_once(log, f"{name}: {len(specs)} runs can't be trained together ({reason}); one by one")
             return None
         return None if trained is None else list(zip(problems, trained, strict=True))
 
@@ -157,7 +157,7 @@ class RunExecutor:
         try:
             return self._reference.measure(problem.model, problem.plan)
         except FAULTS as error:
-            log.warning("how far the stages moved could not be measured: %s", error)
+            warn_once(log, f"how far the stages moved could not be measured: {_first_line(error)}")
             return {}
 
     def _failed(self, spec: RunSpec, error: Exception) -> ExecutedRun:

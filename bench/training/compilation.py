@@ -1,5 +1,6 @@
 """Whether training steps are compiled: the study's wish, or where it pays."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -7,15 +8,11 @@ from torch import nn
 
 from bench.core.errors import InputError
 from bench.study.schema import Training
-from bench.training.execution import (
-    Execution,
-    log,
-)
-from bench.training.step_timing import (
-    measured_step,
-    time_step,
-)
+from bench.system.notices import warn_once
+from bench.training.execution import Execution
+from bench.training.step_timing import measured_step, time_step
 
+log = logging.getLogger(__name__)
 LONG = 1800.0  # seconds that a study's steps take, from where on compiling one, for a minute or two, is tried
 PAYS = 2.0  # times what compiling takes that it must save
 
@@ -56,7 +53,7 @@ def compiled_where_it_pays(
         if wish == "always":
             what = f"the model can't be compiled here ({reason})"
             raise InputError(what, "training.compile", "leave it out") from error
-        log.warning("bench: training steps are not compiled (%s)", reason)
+        warn_once(log, f"training steps are not compiled ({reason})")
         return execution
     return compiled
 
@@ -64,6 +61,7 @@ def compiled_where_it_pays(
 def _pays(
     model: nn.Module, execution: Execution, compiled: Execution, image_size: int, steps: Mapping[int, int]
 ) -> bool:
+    """Say whether compiling saves enough: False at once where the steps are few and none is compiled."""
     if sum(steps.values()) * measured_step(model, execution, image_size, max(steps))[1] < LONG:
         return False
     saved = cost = 0.0
@@ -72,4 +70,7 @@ def _pays(
         first, later = measured_step(model, compiled, image_size, size)
         saved += count * (eager - later)
         cost += first - later
-    return saved >= PAYS * cost
+    if saved >= PAYS * cost:
+        return True
+    warn_once(log, f"training steps are not compiled: it takes {cost:.0f} s and would save {saved:.0f} s")
+    return False

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bench.system.locations import home
 
-log = logging.getLogger(__name__)
 MOST_GRAPHS = 64  # of one model in a process: two sizes of batches for each number of labels
 
 

@@ -27,6 +27,7 @@ from bench.core.hashing import digest
 from bench.system.files import replacing
 from bench.system.locations import cache
 from bench.system.locks import locked
+from bench.system.notices import warn_once
 from bench.system.signals import pause_seconds
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,8 @@ class FeatureStore:
         """
         key, width = digest(identity), 4 * math.prod(shape[1:])
         if (size := width * len(rows)) > self.limit:
-            log.warning(
-                "frozen features of %.1f GB are not kept: the limit is %.1f GB", size / 1e9, self.limit / 1e9
-            )
+            sizes = f"of {size / 1e9:.1f} GB are not kept: the limit is {self.limit / 1e9:.1f} GB"
+            warn_once(log, f"frozen features {sizes}")
             return None
         entry, missing = self._open(key, shape, rows)
         if not len(missing):
@@ -94,7 +94,7 @@ class FeatureStore:
                     self._write(key, shape, missing, fill)
                 entry, missing = self._open(key, shape, rows)
         except OSError as error:
-            log.warning("frozen features are not kept (%s: %s)", error.strerror, self.folder)
+            warn_once(log, f"frozen features are not kept ({error.strerror}: {self.folder})")
             return None
         return None if len(missing) else entry
 

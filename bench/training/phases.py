@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
+from bench.system.notices import warn_once
 from bench.training.checkpoints import CheckpointFile
 from bench.training.linear_probe import solve
 from bench.training.loop import train
@@ -43,5 +44,6 @@ def train_together(problems: Sequence[TrainingProblem]) -> Sequence[Trained | Di
     if can_train_together(problems):
         return train_heads(problems)
     if all(problem.plan.trains_only_head for problem in problems):
-        log.warning("heads are not trained together: they are not linear, or their features are not stored")
+        reason = "they are not linear, or their features are not stored"
+        warn_once(log, f"heads are not trained together but one by one: {reason}")
     return None

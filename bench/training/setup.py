@@ -18,6 +18,7 @@ from bench.models.weights import Origin
 from bench.strategies.plan import TransferPlan
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Study
+from bench.system.notices import warn_once
 from bench.system.provenance import describe
 from bench.training.cached_features import Features
 from bench.training.compilation import LONG, compiled_where_it_pays
@@ -82,7 +83,6 @@ class TrainingSetup:
         self.targets = targets_of(study, dataset, self.device)
         self.features = FeatureStore()
         self._opened: dict[str, Features] = {}  # by what they are of and the split
-        self._said = set[str]()
         self._compiled: dict[int, Execution] = {}  # by the number of training images
 
     @cached_property
@@ -200,9 +200,10 @@ class TrainingSetup:
             return Route(self.images, model)
         forward = model.suffix(frozen, self.images.evaluate(parts.train[:2]))
         if forward is None:
-            self._say_once(
+            warn_once(
+                log,
                 f"{self.study.source.model} can't be resumed behind stage {frozen}: features of "
-                "frozen stages are not stored but computed in each step"
+                "frozen stages are not stored but computed in each step",
             )
             return Route(self.images, model)
         features = self._features(model, plan, frozen, parts)
@@ -241,8 +242,3 @@ class TrainingSetup:
         if len(self._opened) > MOST_OPENED:
             del self._opened[next(iter(self._opened))]
         return features
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            log.warning("%s", line)

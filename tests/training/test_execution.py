@@ -13,6 +13,7 @@ from bench.models.partial_forward import Prefix, replica
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
 from bench.system.locations import cache
+from bench.training import compilation
 from bench.training.compilation import compiled_where_it_pays
 from bench.training.devices import each_on_a_thread
 from bench.training.execution import Execution
@@ -162,6 +163,17 @@ def test_what_cannot_be_compiled_is_said_and_left_alone(caplog):
     assert "training steps are not compiled" in caplog.text
     with pytest.raises(InputError, match="can't be compiled here"):
         found(Training(compile="always"), 1, model)
+
+
+def test_that_compiling_does_not_pay_is_said_once(monkeypatch, caplog):
+    """Where a step takes 2 s, compiled 1.99 s, and compiling it a minute."""
+    seconds = {(): (2.0, 2.0), (32,): (61.99, 1.99)}
+    monkeypatch.setattr(compilation, "measured_step", lambda _model, way, *_of: seconds[way.compiled])
+    for _ in range(2):
+        assert found(Training(), 1000) == CPU
+    assert [record.getMessage() for record in caplog.records] == [
+        "training steps are not compiled: it takes 60 s and would save 10 s"
+    ]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from bench.training.cached_features import Features
 from bench.training.feature_store import FeatureStore
 from bench.training.loop import train
 from bench.training.parallel_heads import can_train_together, train_heads
+from bench.training.phases import train_together
 from bench.training.problem import DivergedError, predict, truncate
 from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
@@ -95,7 +96,7 @@ def test_what_is_cut_short_is_as_if_it_had_been_stopped(make):
     assert truncate(whole, "accuracy", lambda _row: True) is whole
 
 
-def test_only_linear_heads_on_features_of_the_same_length_are_trained_together(make):
+def test_only_linear_heads_on_features_of_the_same_length_are_trained_together(make, caplog):
     base = make()
     problems = problems_like(base, make, (1, 2), SETTINGS[0])
     assert isinstance(base.inputs, Features)
@@ -105,3 +106,6 @@ def test_only_linear_heads_on_features_of_the_same_length_are_trained_together(m
     )
     assert not can_train_together([problems[0], dataclasses.replace(problems[1], forward=problems[1].model)])
     assert predict(problems[0], base.val).shape[0] == len(base.val)
+    apart = [problems[0], dataclasses.replace(problems[1], inputs=base.inputs.images)]
+    assert [train_together(apart), train_together(apart)] == [None, None]
+    assert caplog.text.count("heads are not trained together but one by one") == 1
