@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.core.errors import InputError, StoreAwayError
-from bench.system.files import drop_half_line, sync, write_text
+from bench.system.files import drop_half_line, sync, sync_up_to, write_text
 from bench.system.locks import locked
 from bench.tracking.operations import Close, Operation, Write, as_line, from_line
 from bench.tracking.reader import ENDED
@@ -21,8 +21,8 @@ class Outbox:
     """Operations that wait, as JSON lines; all processes that write to one experiment share it.
 
     An operation is applied before the count of those applied is raised: a process that dies between the two
-    leaves one that is applied again, so each must give the same if it is done twice. What was added survives
-    a power cut. What the store refuses, or can't be read, is set aside in `refused.jsonl` with the reason.
+    leaves one that is applied again, so each must give the same if it is done twice. What the store refuses,
+    or can't be read, is set aside in `refused.jsonl` with the reason. All of it survives a power cut.
 
     Args:
         folder: its own.
@@ -111,6 +111,7 @@ class Outbox:
         drop_half_line(self._refused)
         with self._refused.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+        sync_up_to(self._refused, self._folder)
 
     def _remove(self) -> None:
         """Remove what is delivered, unless more has come meanwhile."""

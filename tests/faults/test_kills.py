@@ -23,7 +23,8 @@ def ended_runs(home):
         " left join tags t on t.run_uuid = r.run_uuid and t.key = 'trial'"
         " where r.status in ('FINISHED', 'FAILED')"
     )
-    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+    file = (home / "mlflow.db").as_uri()
+    with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
         keys = [key for (key,) in database.execute(query)]
         (left,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
     return keys, left

@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 from bench.tracking.operations import Close
 from bench.tracking.outbox import Outbox
 from tests.faults.test_kills import count_differences, ended_runs
+from tests.support.tiny_bench import one_thread, rows
 
 pytestmark = pytest.mark.slow
 
-CUTS = int(os.environ.get("BENCH_POWER_CUTS", "20"))
-SHORT = ("--jobs", "1", "--strategy", "full", "--strategy", "linear_probe", "--trials", "2", "--seeds", "2")
+CUTS, CUTS_OF_A_STUDY = int(os.environ.get("BENCH_POWER_CUTS", "20")), 4
+SHORT = ("--jobs", "1", "--strategy", "full,linear_probe", "--trials", "2", "--seeds", "2", "--epochs", "3")
 EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2  # linux/fs/ext4/ext4.h
 
 
@@ -65,54 +67,84 @@ def disk(tmp_path):
         pytest.skip("there is no ext4 or no loop device here")
     try:
         made = Disk(tmp_path)
+        (made.folder / "not waited for").touch()
         made.cut()
         made.power_on()
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no disk can be mounted and cut off here: {error}")
+    assert not (made.folder / "not waited for").exists(), "what was not waited for must be lost"
     yield made
     made.unmount()
 
 
+def start(bench, home, log):
+    """Begin the study, with all that it writes, caches too, on the disk of its home."""
+    return bench.start(home, *SHORT, log=log, before=one_thread, BENCH_CACHE=str(home / "cache"))
+
+
+def finish(bench, home, log):
+    process = start(bench, home, log)
+    process.join(300)
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    return rows(home)
+
+
+def said_to_be_done(home):
+    """The runs that the store says have ended, at a moment at which it may be half made."""
+    try:
+        return set(ended_runs(home)[0])
+    except sqlite3.OperationalError:
+        return set()
+
+
 def test_power_is_cut_at_any_moment(bench, tmp_path, disk, capsys):
-    draw = random.Random("power")
+    """Once in each part of a study's time, as long as this machine takes for it; then it is completed."""
+    draw, log = random.Random("power"), tmp_path / "log"
+    bench.start(tmp_path, *SHORT, "--dry-run", log=log).join()  # what all others are forked from has begun
     began = time.monotonic()
-    expected = bench.finish(tmp_path / "undisturbed", *SHORT)
-    seconds = time.monotonic() - began  # as long as the machine takes: a cut can be at any moment of it
+    expected = finish(bench, tmp_path / "undisturbed", log)
+    part = (time.monotonic() - began) / CUTS_OF_A_STUDY
     cuts = studies = lost = different = repeated = 0
     while cuts < CUTS:
-        name, log = str(studies), tmp_path / f"log {studies}"
+        home, rest = disk.folder / str(studies), 0.0
         studies += 1
-        while cuts < CUTS:
-            process = bench.start(disk.folder / name, *SHORT, log=log)
-            process.join(draw.uniform(0.1, 1) * seconds)
+        process = start(bench, home, log)
+        for _ in range(min(CUTS_OF_A_STUDY, CUTS - cuts)):
+            moment = draw.random()
+            process.join(part * (rest + moment))
+            rest = 1 - moment
             if process.exitcode is not None:
-                assert process.exitcode == 0, log.read_text()[-3000:]
                 break
+            done = said_to_be_done(home)
             disk.cut()
             process.kill()
             process.join()
             disk.power_on()
             cuts += 1
-        found = bench.finish(disk.folder / name, *SHORT)
-        keys, running = ended_runs(disk.folder / name)
+            lost += len(done - said_to_be_done(home))
+            process = start(bench, home, log)
+        process.join(300)
+        assert process.exitcode == 0, log.read_text()[-3000:]
+        keys, running = ended_runs(home)
         assert running == 0
         repeated += len(keys) - len(set(keys))
-        missing, changed = count_differences(expected, found)
+        missing, changed = count_differences(expected, rows(home))
         lost, different = lost + missing, different + changed
+        shutil.rmtree(home)
     with capsys.disabled():
         print(f"\n{cuts} cuts in {studies} studies; runs lost {lost}, repeated {repeated}, ", end="")
         print(f"differing numbers {different}")
     assert (lost, repeated, different) == (0, 0, 0)
 
 
-def test_a_run_that_is_done_survives_a_cut_at_once(bench, tmp_path, disk):
-    home = disk.folder / "home"
-    before = bench.finish(home, *SHORT, log=tmp_path / "log")
+def test_a_study_that_is_done_survives_a_cut_at_once(bench, tmp_path, disk):
+    home, log = disk.folder / "home", tmp_path / "log"
+    before = finish(bench, home, log)
     disk.cut()
     disk.power_on()
+    assert count_differences(before, rows(home)) == (0, 0), "the report is there"
     keys, _ = ended_runs(home)
-    found = bench.finish(home, *SHORT, log=tmp_path / "log")
-    assert count_differences(before, found) == (0, 0)
+    assert count_differences(before, finish(bench, home, log)) == (0, 0)
     assert len(ended_runs(home)[0]) == len(keys), "nothing is done again"
 
 
@@ -123,3 +155,11 @@ def test_what_waits_survives_a_cut(disk):
     disk.cut()
     disk.power_on()
     assert [op.milliseconds for op in Outbox(disk.folder / "outbox").waiting()] == [0, 1, 2, 3, 4]
+
+
+def test_what_was_refused_survives_a_cut(disk):
+    folder = disk.folder / "outbox"
+    Outbox(folder).set_aside(Close("run", "FINISHED", 1), "no such run")
+    disk.cut()
+    disk.power_on()
+    assert "no such run" in (folder / "refused.jsonl").read_text()
