@@ -36,7 +36,7 @@ Overrides = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="folder of class folders instead of the study's data"),
+    typer.Option("--data", metavar="DIR|CSV", help="folder or table of images instead of the study's data"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Tracking = Annotated[

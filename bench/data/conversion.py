@@ -158,6 +158,8 @@ def _facts(
         "rejected": rejected,
         "licence": raw.licence,
         "origin": raw.origin,
+        "groups": [raw.groups[i] for i in kept] if raw.groups else [],
+        "group_kind": raw.group_kind,
     }
 
 

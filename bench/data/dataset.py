@@ -1,7 +1,9 @@
 """The plain types of the data path: a decoded data set and the split that a study makes of it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -35,12 +37,16 @@ class Dataset:
         labels: int64, shape (N,), by which splits are stratified; all zero where there are masks.
         parts: int8, shape (N,): the part that the data set itself assigns (TRAIN, VAL, TEST), or UNASSIGNED.
         names: N names that a person can find the image by (a path below the folder).
-        digest: SHA-256 over pixels, labels, classes and parts.
+        digest: SHA-256 over pixels, labels, classes, parts and, where there are some, groups.
         rejected: the images that could not be read.
         licence: of the data, as their source states it.
         origin: where they come from: a folder, a package with its version, a URL.
         masks: uint8, shape (N, S, S), read-only, memory-mapped: the class of each pixel, or NO_LABEL; only in
             data for segmentation.
+        groups: int64, shape (N,): which images belong together (cells of one module, frames of one drive) and
+            so may not be split up; None where each stands for itself.
+        group_names: of groups 0, 1, ..., as a person knows them.
+        group_kind: what a group is, in the singular.
     """
 
     name: str
@@ -54,6 +60,9 @@ class Dataset:
     licence: str = "not stated"
     origin: str = ""
     masks: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
+    group_kind: str = ""
 
     def missing_classes(self, indices: np.ndarray) -> list[str]:
         """Return the classes that a part of the data must show and doesn't.
@@ -67,6 +76,27 @@ class Dataset:
     def caption(self, index: int) -> str:
         """Return what an image shows, or its name where that takes a mask to say."""
         return self.names[index] if self.masks is not None else self.classes[self.labels[index]]
+
+    def groups_of(self, indices: np.ndarray) -> list[str] | None:
+        """Return the name of the group of each of some images; None where there are no groups."""
+        return None if self.groups is None else [self.group_names[g] for g in self.groups[indices]]
+
+    def grouped(self, names: Sequence[str], kind: str) -> Self:
+        """Return the same data with the group of each image, by name."""
+        found, numbers = np.unique(np.asarray(names), return_inverse=True)
+        return replace(
+            self,
+            groups=numbers.astype(np.int64),
+            group_names=tuple(map(str, found)),
+            group_kind=kind,
+            digest=digest([self.digest, numbers.tolist()]),
+        )
+
+    def ungrouped(self) -> Self:
+        """Return the same data, of which each image stands for itself."""
+        if self.groups is None:
+            return self
+        return replace(self, groups=None, group_names=(), group_kind="", digest=digest([self.digest, "none"]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -205,7 +205,7 @@ def _crc32(path: Path) -> int:
 
 
 def _dataset(source: Source, images: np.ndarray, masks: np.ndarray | None, meta: dict[str, Any]) -> Dataset:
-    return Dataset(
+    dataset = Dataset(
         name=source.name,
         classes=tuple(meta["classes"]),
         images=images,
@@ -218,6 +218,7 @@ def _dataset(source: Source, images: np.ndarray, masks: np.ndarray | None, meta:
         origin=meta["origin"],
         masks=masks,
     )
+    return dataset.grouped(meta["groups"], meta["group_kind"]) if meta["groups"] else dataset
 
 
 def _remove_remains(folder: Path, key: str) -> None:

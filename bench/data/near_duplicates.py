@@ -1,4 +1,4 @@
-"""Near-duplicates across train, val and test: the leak that a split by random choice lets through."""
+"""Near-duplicates: across train, val and test the leak that a split by random choice lets through."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -49,6 +49,43 @@ def near_duplicates(dataset: Dataset, splits: Sequence[Split]) -> list[NearDupli
     return pairs
 
 
+def alike(images: np.ndarray) -> np.ndarray:
+    """Return for each image the first of those that look the same: itself, where it is the first or alone.
+
+    Near-duplicates of near-duplicates are taken to be the same, too.
+
+    Args:
+        images: uint8, shape (N, S, S, 3).
+
+    Returns:
+        int64, shape (N,).
+    """
+    thumbnails = _thumbnails(images, np.arange(len(images)))
+    norms = (thumbnails**2).sum(axis=1)
+    firsts = np.arange(len(images))
+    for start in range(0, len(images), _CHUNK):
+        some, end = thumbnails[start : start + _CHUNK], start + _CHUNK
+        squares = norms[start:end, None] + norms[:end] - 2 * some @ thumbnails[:end].T  # |a - b|^2
+        own, other = np.nonzero(squares <= some.shape[1] * _most_apart(some)[:, None] ** 2)
+        # those before are joined already: one of each set stands for all, or a thousand black images would
+        # make a million pairs
+        firsts = _joined(firsts, np.unique([start + own, firsts[other]], axis=1))
+    return firsts
+
+
+def _joined(firsts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the first of each image's set, after sets are joined: (N,) and pairs (2, P) to (N,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    every = np.arange(len(firsts))
+    links = np.concatenate([pairs, [every, firsts]], axis=1)
+    graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(len(every), len(every)))
+    _, members = connected_components(graph, directed=False)
+    _, first, number = np.unique(members, return_index=True, return_inverse=True)
+    return np.asarray(first[number], dtype=np.int64)
+
+
 def in_words(pairs: Sequence[NearDuplicate], split: Split) -> str:
     """Say how many images of test and val have a near-duplicate, and where."""
     said = []
@@ -71,9 +108,14 @@ def _nearest(own: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
         squares = norms - 2 * some @ others.T  # |a - b|^2 less |a|^2
         closest = squares.argmin(axis=1)
         apart = np.sqrt(((some - others[closest]) ** 2).mean(axis=1))
-        near = apart <= LEVELS + CONTRAST * some.std(axis=1)
+        near = apart <= _most_apart(some)
         found += [(start + int(row), int(closest[row])) for row in np.flatnonzero(near)]
     return found
+
+
+def _most_apart(thumbnails: np.ndarray) -> np.ndarray:
+    """Return the grey levels by which others may differ from thumbnails and be near-duplicates of them."""
+    return np.asarray(LEVELS + CONTRAST * thumbnails.std(axis=1))
 
 
 def _thumbnails(images: np.ndarray, indices: np.ndarray) -> np.ndarray:

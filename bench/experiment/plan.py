@@ -15,6 +15,7 @@ from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
 USUAL_STAGES = 6  # for what is asked about a strategy before there is a model
+IN_THE_DIGEST = {"data", "groups", "group_pattern"}  # of a target, what the digest of its data covers
 TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
 
 
@@ -70,7 +71,7 @@ def plan(study: Study, folder: Path | None = None) -> Plan:
     # What is not set is left out, so that a new optional setting changes no key.
     settings = {
         "data": dataset.digest,
-        "target": study.target.model_dump(mode="json", exclude={"data"}, exclude_none=True),
+        "target": study.target.model_dump(mode="json", exclude=IN_THE_DIGEST, exclude_none=True),
         "model": study.source.model,
         "weights": origin.identity,
         "normalisation": [study.source.mean, study.source.std],

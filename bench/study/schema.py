@@ -1,6 +1,7 @@
 """A study is one question in one YAML file; here it is read, checked against one schema, and overridden."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,6 +34,17 @@ def _head_kind(kind: str) -> str:
     if kind not in HEAD_KINDS:
         raise ValueError(f"unknown head '{kind}'; {nearest(kind, HEAD_KINDS)}")
     return kind
+
+
+def _finds_one(pattern: str) -> str:
+    """Refuse what is no regular expression with one pair of parentheses."""
+    try:
+        found = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    if found != 1:
+        raise ValueError(f"needs one pair of parentheses, around what is the group; it has {found}")
+    return pattern
 
 
 class Part(BaseModel):
@@ -106,6 +118,16 @@ class Target(Part):
     augmentation: Augmentation = Augmentation()
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # names of mask values 0, 1, ...
     ignore: Annotated[int, Field(ge=0, le=255)] | None = None  # mask value without label, beside 255
+    # Which images belong together, so that they are never split up; auto: as the data say.
+    groups: Literal["auto", "none", "folder", "near_duplicates"] = "auto"
+    # A regular expression: what its parentheses find in an image's name is its group.
+    group_pattern: Annotated[str, Field(max_length=200), AfterValidator(_finds_one)] | None = None
+
+    @model_validator(mode="after")
+    def _grouped_in_one_way(self) -> "Target":
+        if self.group_pattern is not None and self.groups != "auto":
+            raise ValueError("groups and group_pattern say both which images belong together: give one")
+        return self
 
 
 class Head(Part):

@@ -32,6 +32,8 @@ class Raw:
         origin: a folder, a package with its version, a URL.
         rejected: files that are known to be unusable before any is opened.
         masks: whether images have masks.
+        groups: the name of each image's group; empty where images don't belong together.
+        group_kind: what a group is, in the singular.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +44,8 @@ class Raw:
     origin: str
     rejected: tuple[Rejected, ...] = ()
     masks: bool = False
+    groups: Sequence[str] = ()
+    group_kind: str = "group"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data of classification: packaged and downloaded sets, and folders of class folders."""
+"""Data of classification: packaged and downloaded sets, folders of class folders, and tables of images."""
 
 from pathlib import Path
 
@@ -9,13 +9,14 @@ from bench.data.sources import torchvision
 from bench.data.sources.base import MASK_SOURCES, SOURCES, Source, unknown_data
 from bench.data.sources.class_folder import folder_source
 from bench.data.sources.huggingface import huggingface_source
+from bench.data.sources.table import is_table, table_source
 from bench.study.schema import Target
 from bench.system.locations import expanded
 
 
 def load(target: Target, folder: Path | None) -> Dataset:
     """Return the decoded images of a target, with a margin for crops; `folder` replaces its data."""
-    source = folder_source(folder) if folder is not None else find_source(target.data)
+    source = _source_at(folder) if folder is not None else find_source(target.data)
     return open_or_decode(source, stored_side(target.image_size))
 
 
@@ -31,8 +32,13 @@ def find_source(name: str) -> Source:
     if name.startswith("torchvision/"):
         torchvision.explain_unknown(name, where)
     path = expanded(name)
-    if path.is_dir():
-        return folder_source(path)
+    if path.is_dir() or is_table(path):
+        return _source_at(path)
     if path.exists():
-        raise InputError(f"{name} is a file", where, "give a folder of class folders")
+        raise InputError(f"{name} is a file", where, "give a folder of class folders, or a table (.csv)")
     raise unknown_data(name, "neither a data set nor a folder", SOURCES)
+
+
+def _source_at(path: Path) -> Source:
+    """Return the source of a folder, or of a table in it or by itself."""
+    return table_source(path) if is_table(path) else folder_source(path)

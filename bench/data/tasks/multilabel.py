@@ -4,27 +4,36 @@ Splits are stratified by label set where a set has COMMON images or more, and el
 labels, so that labels with few images are spread as evenly as can be.
 """
 
-import csv
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from bench.core.errors import InputError
 from bench.core.hashing import digest
-from bench.data.dataset import UNASSIGNED, Dataset, Rejected, stored_side
+from bench.data.dataset import Dataset, Rejected, stored_side
 from bench.data.decoding import SUFFIXES, open_image
 from bench.data.image_store import open_or_decode
-from bench.data.sources.base import Raw, Source, assign_parts, part_named
+from bench.data.sources.base import Raw, Source, part_named
+from bench.data.sources.table import (
+    METADATA,
+    Entry,
+    Listed,
+    columns_of,
+    groups_of,
+    is_table,
+    parts_of,
+    read_table,
+    usable,
+)
 from bench.study.schema import Target
 from bench.system.locations import expanded
 
 COMMON = 10  # images of a label set from which on it is a stratum of its own
-METADATA, IMAGES, LABELS = "metadata.csv", "images", "labels"
+IMAGES, LABELS = "images", "labels"
 LAYOUT = (
     f"give a {METADATA} with the columns file_name and labels (separated by ; or |), or {IMAGES}/ and "
     f"{LABELS}/ with a text file of labels for each image"
@@ -52,48 +61,39 @@ class LabelSets(Dataset):
         return "; ".join(shown) or "no label"
 
 
-class _Entry(NamedTuple):
-    name: str  # of the image, below the root
-    labels: tuple[str, ...]
-    part: str  # the name of its part; empty: none
-    stamp: tuple[int, int]  # size and time
-
-
 def load(target: Target, folder: Path | None) -> LabelSets:
-    """Return the decoded images of a folder with their label sets; `folder` replaces the target's data."""
-    root = folder if folder is not None else expanded(target.data)
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}", "data" if folder else "target.data", LAYOUT)
-    root = root.resolve()
+    """Return the decoded images of a folder or table with their label sets; `folder` replaces its data."""
+    path = folder if folder is not None else expanded(target.data)
+    if not (path.is_dir() or is_table(path)):
+        raise InputError(f"there is no folder {path}", "data" if folder else "target.data", LAYOUT)
+    root = (path if path.is_dir() else path.parent).resolve()
     rejected: list[Rejected] = []
     try:
-        entries = _usable(root, [*_listed(root)], rejected)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"can't be read ({error})", str(root)) from error
-    _check(root, entries, rejected)
-    sets = sorted({entry.labels for entry in entries})
-    stored = open_or_decode(_source(root, entries, sets, rejected), stored_side(target.image_size))
+        entries = usable(root, [*_listed(path.resolve())], rejected)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't be read ({error})", str(path)) from error
+    label_sets = [tuple(sorted(set(_labels(entry.label)))) for entry in entries]
+    _check(root, label_sets, rejected)
+    sets = sorted(set(label_sets))
+    stored = open_or_decode(_source(root, entries, label_sets, rejected), stored_side(target.image_size))
     return _with_labels(stored, [sets[int(number)] for number in stored.classes])
 
 
 def _source(
-    root: Path, entries: list[_Entry], sets: list[tuple[str, ...]], rejected: list[Rejected]
+    root: Path, entries: list[Entry], label_sets: list[tuple[str, ...]], rejected: list[Rejected]
 ) -> Source:
     """Return the source of images, whose one label is the number of their label set."""
-    numbers = {labels: number for number, labels in enumerate(sets)}
-    names = {entry.part for entry in entries if entry.part}
-    parts = {"": UNASSIGNED, **(assign_parts(names, str(root)) if names else {})}
+    numbers = {labels: number for number, labels in enumerate(sorted(set(label_sets)))}
 
     def read_one(index: int) -> tuple[Image.Image, int]:
-        return open_image(root / entries[index].name), numbers[entries[index].labels]
+        return open_image(root / entries[index].name), numbers[label_sets[index]]
 
     def read() -> Raw:
-        assigned = [parts[entry.part] for entry in entries]
-        shown = [entry.name for entry in entries]
-        return Raw((), shown, assigned, read_one, "not stated", str(root), tuple(rejected))
+        shown, parts, groups = [entry.name for entry in entries], parts_of(entries, root), groups_of(entries)
+        return Raw((), shown, parts, read_one, "not stated", str(root), tuple(rejected), groups=groups)
 
     left_out = [(r.name, r.reason) for r in rejected]
-    identity = digest(["multilabel", str(root), entries, left_out])
+    identity = digest(["multilabel", str(root), entries, label_sets, left_out])
     return Source(str(root), "a folder of images with labels", "not stated", lambda: identity, read)
 
 
@@ -125,82 +125,49 @@ def strata(label_sets: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(common, classes + 1 + numbers, rarest), dtype=np.int64)
 
 
-def _listed(root: Path) -> Iterator[tuple[Path, list[str], str]]:
-    """Yield each image that is named, with its labels and the name of its part (or nothing)."""
-    parts = [
-        path.name for path in sorted(root.iterdir()) if path.is_dir() and part_named(path.name) is not None
-    ]
-    if (root / METADATA).is_file():
-        yield from _from_metadata(root, "")
-    elif (root / IMAGES).is_dir():
-        yield from _from_lists(root, "")
+def _listed(path: Path) -> Iterator[Listed]:
+    """Yield each image that is named, by a table or by lists of labels."""
+    if path.is_file():
+        yield from _from_table(path, "")
+    elif (path / METADATA).is_file() or (path / IMAGES).is_dir():
+        yield from _in_folder(path, "")
     else:
-        for part in parts:
-            read = _from_metadata if (root / part / METADATA).is_file() else _from_lists
-            yield from read(root / part, part)
+        for inside in sorted(path.iterdir()):
+            if inside.is_dir() and part_named(inside.name) is not None:
+                yield from _in_folder(inside, inside.name)
 
 
-def _from_metadata(folder: Path, part: str) -> Iterator[tuple[Path, list[str], str]]:
-    """Yield the rows of a `metadata.csv`, as Hugging Face's imagefolder has it."""
-    where = str(folder / METADATA)
-    with (folder / METADATA).open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or ()
-        column = next((name for name in LABEL_COLUMNS if name in columns), None)
-        if "file_name" not in columns or column is None:
-            raise InputError(f"has the columns {', '.join(columns) or 'none'}", where, LAYOUT)
-        for row in rows:
-            given = (row.get("split") or "").strip() or part
-            if given and part_named(given) is None:
-                raise InputError(f"unknown split '{given}'", where, "say train, val or test")
-            yield folder / (row["file_name"] or ""), _labels(row[column] or ""), given
+def _in_folder(folder: Path, part: str) -> Iterator[Listed]:
+    table = folder / METADATA
+    yield from _from_table(table, part) if table.is_file() else _from_lists(folder, part)
 
 
-def _from_lists(folder: Path, part: str) -> Iterator[tuple[Path, list[str], str]]:
+def _from_table(table: Path, part: str) -> Iterator[Listed]:
+    columns = columns_of(table)
+    if not set(LABEL_COLUMNS) & set(columns):
+        raise InputError(f"has the columns {', '.join(columns) or 'none'}", str(table), LAYOUT)
+    yield from read_table(table, part, LABEL_COLUMNS)
+
+
+def _from_lists(folder: Path, part: str) -> Iterator[Listed]:
     """Yield the images of `images/` with the lines of the text file of the same name in `labels/`."""
     if not (folder / IMAGES).is_dir():
         raise InputError(f"there is neither {METADATA} nor {IMAGES}/", str(folder), LAYOUT)
     for image in sorted((folder / IMAGES).iterdir()):
         if image.suffix.lower() in SUFFIXES:
             texts = (folder / LABELS / image.with_suffix(".txt").name).read_text(encoding="utf-8-sig")
-            yield image, [label for line in texts.splitlines() for label in _labels(line)], part
+            yield Listed(image, ";".join(texts.splitlines()), part)
 
 
 def _labels(text: str) -> list[str]:
     return [label.strip() for label in text.replace("|", ";").split(";") if label.strip()]
 
 
-def _usable(root: Path, listed: list[tuple[Path, list[str], str]], rejected: list[Rejected]) -> list[_Entry]:
-    """Return the images that can be used, by name; name the others in `rejected`."""
-    entries: dict[str, _Entry] = {}
-    for path, labels, part in listed:
-        inside = path.resolve()
-        name = str(inside.relative_to(root)) if inside.is_relative_to(root) else str(path.name)
-        if reason := _reason(root, inside, name, entries):
-            rejected.append(Rejected(name, reason))
-            continue
-        status = inside.stat()
-        entries[name] = _Entry(name, tuple(sorted(set(labels))), part, (status.st_size, status.st_mtime_ns))
-    return [entries[name] for name in sorted(entries)]
-
-
-def _reason(root: Path, path: Path, name: str, entries: dict[str, _Entry]) -> str:
-    """Return why an image is not used, or nothing."""
-    if not path.is_relative_to(root):
-        return "lies outside of the folder"
-    if name in entries:
-        return "is listed twice"
-    if not path.is_file():
-        return "is not there"
-    return "" if path.suffix.lower() in SUFFIXES else f"{path.suffix or 'no suffix'} is no kind of picture"
-
-
-def _check(root: Path, entries: list[_Entry], rejected: list[Rejected]) -> None:
+def _check(root: Path, label_sets: list[tuple[str, ...]], rejected: list[Rejected]) -> None:
     why = f" ({rejected[0].name}: {rejected[0].reason})" if rejected else ""
-    if not entries:
+    if not label_sets:
         raise InputError(f"there are no images with labels{why}", str(root), LAYOUT)
-    labels = {label for entry in entries for label in entry.labels}
-    if len(labels) < 2:
+    if len({label for labels in label_sets for label in labels}) < 2:
         raise InputError(f"there are fewer than two labels{why}", str(root), LAYOUT)
-    if len({entry.labels for entry in entries}) < 2:
+    if len(set(label_sets)) < 2:
         raise InputError("all images have the same labels", str(root), "give images that differ in them")
