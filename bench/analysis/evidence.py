@@ -62,7 +62,7 @@ class Evidence:
         curves: a row per epoch of a final run; `CURVE_COLUMNS` and `val_<metric>`.
         predictions: a row per final run and test image; targets and predictions are class names or numbers.
             For segmentation a row per final run, test image and class (target), with the pixels of its truth,
-            its prediction, and their intersection.
+            its prediction, and their intersection. `group` is the name of an image's group, if it has one.
         provenance: JSON types: command, versions, device, digests, counts; shown in the report as it is.
         stages: how far each stage moved, a row per final run and stage (its name, and its depth from 0): the
             relative change of its weights ||w - w0|| / ||w0||, and the linear CKA (Kornblith et al. 2019) of

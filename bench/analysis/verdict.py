@@ -54,7 +54,7 @@ def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Res
         notes.append(f"Runs without stored predictions, left out of intervals and comparisons: {named}.")
     if predictions.dropped:
         notes.append(f"{_count(predictions.dropped, 'test image')} left out: not every run has a prediction.")
-    return (*notes, *_hardware(evidence), *_leaks(evidence, predictions))
+    return (*notes, *_hardware(evidence), *_leaks(evidence, predictions), *_ungrouped(evidence))
 
 
 def _hardware(evidence: Evidence) -> list[str]:
@@ -79,6 +79,12 @@ def _leaks(evidence: Evidence, predictions: Predictions) -> tuple[str, ...]:
         means = predictions.correct[rows].mean(), predictions.correct[rows][:, apart].mean()
         without = f" On the other test images {best} has {means[1]:.3f} instead of {means[0]:.3f}."
     return (f"Near-duplicates: {evidence.provenance['near-duplicates across parts']}.{without}",)
+
+
+def _ungrouped(evidence: Evidence) -> list[str]:
+    """Say why images may belong together that were taken for independent."""
+    said = evidence.provenance.get("groups", "")
+    return [f"Groups: {said}."] if isinstance(said, str) and said else []
 
 
 def never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]:

@@ -110,7 +110,8 @@ def _stdout_failed(error: OSError) -> OSError:
 
 def announce(plan: "Plan") -> None:
     """Say what is about to be run, and on what."""
-    from bench.data import left_out
+    from bench.data import groups, left_out
+    from bench.study_record import facts
 
     study, first, dataset = plan.study, plan.splits[1], plan.dataset
     parts = f"train {len(first.train)}, val {len(first.val)}, test {len(first.test)} images"
@@ -118,6 +119,11 @@ def announce(plan: "Plan") -> None:
     say(f"  data     {dataset.name}: {len(dataset.classes)} classes; {parts} ({dataset.origin})")
     for line in plan.shortfalls:
         say(f"           {line}")
+    if counts := facts.groups(dataset, first):
+        kind = counts.pop("kind")
+        say(f"  groups   by {kind}: {', '.join(f'{count:,} {where}' for where, count in counts.items())}")
+    elif found := groups.signs(dataset, study.target):
+        say(f"  groups   none are given, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
     runs = f"{study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs"
     say(f"  budget   {runs} for each of {len(study.strategies)} strategies")

@@ -186,6 +186,7 @@ class RunExecutor:
                 test,
                 lambda some: problem.forward(problem.inputs.evaluate(some)),
             )
+        record = record.with_groups(self.setup.dataset, test)
         return record, {f"test/{name}": value for name, value in scores.items()}
 
     def _result(

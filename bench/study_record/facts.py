@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from bench import __version__
@@ -106,6 +107,15 @@ def tuning_identity(study: Study) -> str:
 def sizes(split: Split) -> dict[str, int]:
     """Return how many images each part has, in words."""
     return {"train images": len(split.train), "val images": len(split.val), "test images": len(split.test)}
+
+
+def groups(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Return what images are grouped by, and how many groups each part has; nothing where there are none."""
+    if dataset.groups is None:
+        return {}
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    counts = {f"in {part}": len(np.unique(dataset.groups[indices])) for part, indices in parts.items()}
+    return {"kind": dataset.group_kind, **counts}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

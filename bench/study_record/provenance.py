@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.versions import PROTOCOL
+from bench.data.groups import signs, signs_of_copies
 from bench.data.left_out import summarise
 from bench.data.near_duplicates import NearDuplicate, in_words
 from bench.study.loading import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 from bench.study_record.facts import (
     PlannedStudy,
+    groups,
     sizes,
 )
 
@@ -44,11 +46,22 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         "classes": len(dataset.classes),
         "images": sizes(split) | ({"note": "; ".join(plan.shortfalls)} if plan.shortfalls else {}),
         "split hash of seed 1": split.hash,
+        **_groups(plan, pairs),
         "images left out": summarise(dataset.rejected),
         "near-duplicates across parts": in_words(pairs, split),
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,
     }
+
+
+def _groups(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> dict[str, Any]:
+    """Return what images are grouped by; or in words, what looks as if they should be."""
+    dataset, target, split = plan.dataset, plan.study.target, plan.splits[1]
+    if known := groups(dataset, split):
+        return {"groups": known}
+    copies = len({pair.name_a for pair in pairs if pair.part_a == "test"})
+    found = signs(dataset, target) or signs_of_copies(dataset, target, copies, len(split.test))
+    return {"groups": f"none are given, but {found}"} if found else {}
 
 
 def _arguments(study: Study) -> list[str]:

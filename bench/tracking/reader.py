@@ -149,7 +149,7 @@ class Reader:
 
         columns = ["strategy", "seed", *frames.PREDICTIONS]
         parts = [
-            from_csv(content, ("image", "target", "prediction")).assign(**_who(run))
+            from_csv(content, ("image", "target", "prediction", "group")).assign(**_who(run))
             for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
         ]
         kept = [part[[name for name in columns if name in part]] for part in parts]

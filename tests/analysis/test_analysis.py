@@ -481,6 +481,14 @@ class TestSummary:
         expected = f"On the other test images {best} has {without:.3f} instead of {with_them:.3f}."
         assert note == f"Near-duplicates: {facts['near-duplicates across parts']}. {expected}"
 
+    @pytest.mark.parametrize(
+        ("said", "notes"),
+        [("none are given, but x", ["Groups: none are given, but x."]), ({"kind": "module"}, [])],
+    )
+    def test_what_looks_like_groups_is_a_note(self, said, notes):
+        made = replace(make_evidence(), provenance={"groups": said})
+        assert [note for note in summarise(made, draws=50).notes if note.startswith("Groups")] == notes
+
     def test_one_strategy_is_best_of_nothing(self):
         summary = summarise(make_evidence(make_study(strategies=["feature_extractor"])), draws=200)
         assert (summary.best, summary.comparisons) == ("feature_extractor", ())

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bench.cli import console
 from bench.core.text import printable
+from bench.data.dataset import Dataset, Split
+from bench.study.schema import Target
 
 CLOSED = {"stdout": ">&-", "stderr": "2>&-", "stdin": "<&-", "all three": "<&- >&- 2>&-"}
 
@@ -81,19 +84,34 @@ def test_what_a_report_says_is_printed_and_not_read_as_markup(capsys, tmp_path):
         assert text in shown
 
 
-def test_an_announcement_names_everything(capsys):
+@pytest.mark.parametrize(
+    ("grouped", "said"),
+    [
+        (True, "  groups   by drive: 2 in train, 1 in val, 1 in test\n"),
+        (
+            False,
+            "  groups   none are given, but the names of images form 8 series, of which 'a\\x1b_' has 3; if",
+        ),
+    ],
+)
+def test_an_announcement_names_everything(capsys, grouped, said):
+    names = tuple(f"{'abcdefgh'[n // 3]}\x1b_{n}.png" for n in range(24))
+    images, labels = np.zeros((24, 1, 1, 3), np.uint8), np.arange(24) % 2
+    dataset = Dataset("d", ("a", "b"), images, labels, np.zeros(24, np.int8), names, "", origin="here")
+    if grouped:
+        dataset = dataset.grouped([str(number) for number in np.arange(24) // 6], "drive")
     study = SimpleNamespace(
-        name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2,
+        name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2, target=Target(data="d"),
         tuning=SimpleNamespace(trials=3), training=SimpleNamespace(epochs=4),
         source=SimpleNamespace(model="timm/x"),
     )  # fmt: skip
-    dataset = SimpleNamespace(name="d", classes=["a", "b"], origin="here", rejected=())
-    split = SimpleNamespace(train=[0] * 5, val=[0] * 6, test=[0] * 7)
+    split = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24))
     origin = SimpleNamespace(text="a file")
     console.announce(
         SimpleNamespace(study=study, dataset=dataset, splits={1: split}, shortfalls=["few"], origin=origin)
     )
     shown = capsys.readouterr().out
     assert r"s: Why\x1b[2J?" in shown
-    assert "2 classes; train 5, val 6, test 7 images (here)" in shown
+    assert "2 classes; train 12, val 6, test 6 images (here)" in shown
     assert "3 trials and 2 seeds of 4 epochs for each of 1 strategies" in shown
+    assert said in shown

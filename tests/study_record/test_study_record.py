@@ -131,6 +131,10 @@ def test_what_was_recorded_comes_back(store, recorded):
     assert evidence.provenance["near-duplicates across parts"] == (
         "1 of 3 test images has a near-duplicate in train"
     )
+    assert evidence.provenance["groups"] == (
+        "none are given, but 1 of 3 test images has a near-duplicate in another part; "
+        "target.groups: near_duplicates would keep them together"
+    )
     recorded = json.loads(next(store.reader.read_all([read.find(store, plan.key)], facts.FACTS)))
     assert recorded["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
     assert evidence.near_duplicates == (("f.png", "test", "a/1.png", "train"),)

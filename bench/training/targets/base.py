@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +26,14 @@ class PredictionRecord:
     columns: Mapping[str, Sequence[object] | np.ndarray]
     scores: Scores | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+    def with_groups(self, dataset: Dataset, indices: np.ndarray) -> "PredictionRecord":
+        """Return the same with a column `group`, if images have groups; `indices` are those it is of."""
+        if (groups := dataset.groups_of(indices)) is None:
+            return self
+        by_image = dict(zip((dataset.names[i] for i in indices), groups, strict=True))
+        column = [by_image[str(image)] for image in self.columns["image"]]
+        return replace(self, columns={**self.columns, "group": column})
 
 
 class Targets(Protocol):
