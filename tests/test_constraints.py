@@ -15,7 +15,17 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = [Requirement(r) for r in [*PROJECT["dependencies"], *(r for e in EXTRAS.values() for r in e)]]
+
+
+def load_script():
+    """The script that makes environments, as a module."""
+    spec = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REQUIREMENTS = [Requirement(r) for r in load_script().requirements()]
 LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
 OF_TORCH = ("cuda-", "nvidia-cu", "nvidia-nc", "nvidia-nv", "triton")
 PINS = dict(line.split("==") for line in LINES)
@@ -23,11 +33,7 @@ PINS = dict(line.split("==") for line in LINES)
 
 @pytest.fixture(scope="module")
 def environment():
-    """The script that makes environments, as a module."""
-    spec = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script()
 
 
 def test_constraints_are_sorted_exact_versions_without_addresses():
@@ -77,7 +83,8 @@ def test_constraints_hold_all_that_is_needed_and_nothing_else():
 
 
 def test_every_dependency_says_what_for():
-    for name in (r.name for r in REQUIREMENTS):
+    everything = [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]
+    for name in (Requirement(r).name for r in everything):
         assert re.search(rf'^ *"{name}>=.*", +# \S', (ROOT / "pyproject.toml").read_text(), re.MULTILINE), (
             name
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "transfer-bench.json"  # inside an environment: what it was made from
+LEFT_OUT = {"dashboard"}  # extras that only show what there is: no clone needs them, and none is made anew
 LAYOUT = 2  # raise it when an environment of the same versions would be made differently
 
 
@@ -58,13 +59,18 @@ def shared_environments() -> Path:
 
 
 def requirements() -> list[str]:
-    """Return all that pyproject.toml asks for, extras included."""
+    """Return all that pyproject.toml asks for, extras included but for those that are left out."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [
         *project["dependencies"],
-        *(r for extra in project["optional-dependencies"].values() for r in extra),
+        *(
+            r
+            for name, extra in project["optional-dependencies"].items()
+            if name not in LEFT_OUT
+            for r in extra
+        ),
     ]
 
 

@@ -187,10 +187,21 @@ def cache(
 def ui(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
+    tuning: Annotated[
+        bool, typer.Option("--tuning", help="Optuna's dashboard on all stored trials, instead")
+    ] = False,
     tracking_uri: Tracking = None,
     _debug: Debug = False,
 ) -> None:
     """Open the MLflow UI on the store that `bench run` writes to."""
-    from bench.tracking.ui import run_ui
+    if not tuning:
+        from bench.tracking.ui import run_ui
 
-    run_ui(tracking_uri, host, port)
+        run_ui(tracking_uri, host, port)
+        return
+    from bench.tuning import dashboard
+
+    dashboard.check_installed()
+    from bench.experiment.stored_tunings import stored_tunings
+
+    dashboard.serve(dashboard.rebuild(stored_tunings(tracking_uri)), host, port, console.say)

@@ -107,7 +107,7 @@ class ArmState:
         metric = f"val/{study.metric}"
         whole = len(counted) == study.tuning.trials  # then nothing is asked for, and no curve needed
         reports = {} if whole else reader.epoch_values(counted, metric)
-        return [_finished(run, metric, reports.get(run.run_id, [])) for run in counted]
+        return [finished_trial(run, metric, reports.get(run.run_id, [])) for run in counted]
 
     def _counts(self, run: FoundRun) -> bool:
         """Say whether a trial counts: one that failed in passing does for the command that did it."""
@@ -146,7 +146,7 @@ class ArmState:
         return self.store.find(keys, {"bench.arm_key": self.arm.key, **self.tags})
 
 
-def _finished(run: FoundRun, metric: str, values: Sequence[tuple[int, float]]) -> FinishedTrial:
+def finished_trial(run: FoundRun, metric: str, values: Sequence[tuple[int, float]]) -> FinishedTrial:
     """Return a stored trial as the tuner has it; epochs are counted from 0 there and from 1 here."""
     return FinishedTrial(
         int(run.tags["trial"]),

@@ -147,18 +147,11 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
     """
     runs: list[FoundRun] = []
     trials: list[FoundRun] = []
-    tuning = tuning_identity(study)
     for strategy, key in arms.items():
-        found = [
-            run
-            for run in store.reader.runs_of_arm(key, Purpose.TRIAL)
-            if run.tags.get("bench.tuning", tuning) == tuning
-        ]
-        generation = found[0].tags.get(GENERATION) if found else None
-        own = frames.by_trial((run for run in found if run.tags.get(GENERATION) == generation), [key])
-        own = [trial for trial in own if int(trial.tags["trial"]) < study.tuning.trials]
+        own = trials_of(store, study, key)
         trials += own
         if len(own) == study.tuning.trials:
+            generation = own[0].tags.get(GENERATION)
             best = frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
             finals = [
                 run
@@ -167,6 +160,19 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
             ]
             runs += frames.by_seed(finals, range(1, study.seeds + 1))
     return runs, trials
+
+
+def trials_of(store: RunStore, study: Study, arm_key: str) -> list[FoundRun]:
+    """Return the trials of an arm that count, by number: of the study's tuning, since it was forgotten."""
+    tuning = tuning_identity(study)
+    found = [
+        run
+        for run in store.reader.runs_of_arm(arm_key, Purpose.TRIAL)
+        if run.tags.get("bench.tuning", tuning) == tuning
+    ]
+    generation = found[0].tags.get(GENERATION) if found else None
+    own = frames.by_trial((run for run in found if run.tags.get(GENERATION) == generation), [arm_key])
+    return [trial for trial in own if int(trial.tags["trial"]) < study.tuning.trials]
 
 
 def _changed_settings(before: Study, now: Study) -> str:

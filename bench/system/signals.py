@@ -23,6 +23,16 @@ def stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that what is under way is ended in order."""
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def pause_seconds() -> float:
     """Return the seconds between two savings: `BENCH_CHECKPOINT_SECONDS`, else 30."""
     text = os.environ.get("BENCH_CHECKPOINT_SECONDS", "")

@@ -17,6 +17,34 @@ log = logging.getLogger(__name__)
 LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
 
 
+def experiments(uri: str | None) -> list[str]:
+    """Return the names of a store's experiments, the newest first.
+
+    Raises:
+        NotStoredError: if there is no store.
+        InputError: if it can't be reached or used.
+    """
+    client = _open_client(store_uri.resolve_uri(uri), create=False)
+    names: list[str] = []
+    token: str | None = None
+    while True:
+        page = client.search_experiments(max_results=PAGE, page_token=token)
+        names += [experiment.name for experiment in page]
+        if not (token := page.token):
+            return names
+
+
+def _open_client(uri: str, *, create: bool) -> Any:
+    """Return a client for a store; NotStoredError if that is a file that is missing and not to be created."""
+    for name, value in SETTINGS.items():  # before mlflow is imported anywhere
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
+    file = store_uri.sqlite_file(uri)
+    if not create and file and not file.exists():
+        raise NotStoredError("there is no run store", store_uri.shown(uri), "run `bench run` first")
+    return ExplainedClient(uri)
+
+
 class Connection:
     """MLflow's client for one experiment.
 
@@ -37,19 +65,13 @@ class Connection:
     def __init__(
         self, uri: str | None, experiment: str, *, create: bool = True, experiment_id: str = ""
     ) -> None:
-        for name, value in SETTINGS.items():  # before mlflow is imported anywhere
-            os.environ.setdefault(name, value)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once
         self.uri, self.experiment = store_uri.resolve_uri(uri), experiment
-        self.client: Any = ExplainedClient(self.uri)
+        self.client = _open_client(self.uri, create=create or bool(experiment_id))
         self.experiment_id = experiment_id or self._open(create=create)
 
     def _open(self, *, create: bool) -> str:
-        file = store_uri.sqlite_file(self.uri)
-        if not create and file and not file.exists():
-            raise NotStoredError("there is no run store", store_uri.shown(self.uri), "run `bench run` first")
         with store_uri.one_at_a_time(self.uri):
-            make_database(file)
+            make_database(store_uri.sqlite_file(self.uri))
             with self.client.explained():
                 relocation.heal(self.uri)
             return self._find_experiment(create=create)

@@ -2,30 +2,22 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from bench.core.errors import InputError
 from bench.system import locations
+from bench.system.ports import address, check_port
+from bench.system.signals import sigterm_interrupts
 from bench.tracking import relocation, store_uri
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
-LAST_PORT = 65535
-# Above 1023, as the Fetch standard lists them (https://fetch.spec.whatwg.org/#port-blocking): a browser would
-# show an error and no page.
-BLOCKED_BY_BROWSERS = {
-    *(1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6679, 6697, 10080),
-    *range(6665, 6670),
-}
 
 
 def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[str, str]]:
@@ -44,7 +36,7 @@ def ui_command(uri: str | None, host: str, port: int) -> tuple[list[str], dict[s
         raise InputError(
             "the store is a server and shows its own UI", store_uri.shown(uri), "open it in a browser"
         )
-    _check_port(host, port)
+    check_port(host, port)
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1"]
     command += ["--artifacts-destination", str(store_uri.artifact_folder(uri))]
     command += ["--host", host, "--port", str(port)]
@@ -70,7 +62,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
     log = locations.home() / "ui.log"
     # Its web server imports from the folder that it is started in, so that is an empty one.
     empty = tempfile.TemporaryDirectory(prefix="bench-ui-")
-    with log.open("wb") as output, empty as folder, _stopping_on_signals():
+    with log.open("wb") as output, empty as folder, sigterm_interrupts():
         # A session of its own: Ctrl-C reaches only this process, which then stops all of them in order.
         server = subprocess.Popen(  # noqa: S603
             command,
@@ -81,7 +73,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
             start_new_session=True,
         )
         try:
-            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            url = address(host, port)
             _wait_until_ready(server, port, host, log)
             # MLflow 3 opens on its pages for language models; the runs are behind the other switch.
             print(f"The MLflow UI is at {url} (choose 'Model training'; Ctrl-C stops it)", flush=True)
@@ -91,28 +83,6 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
             pass
         finally:
             _stop(server)
-
-
-def _check_port(host: str, port: int) -> None:
-    if not 0 < port <= LAST_PORT:
-        raise InputError(f"{port} is not a port", "--port", f"choose one from 1 to {LAST_PORT}")
-    if port in BLOCKED_BY_BROWSERS:
-        raise InputError(f"browsers refuse to open port {port}", "--port", "choose another, such as 5000")
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise InputError(
-            f"'{host}' is no address of this machine", "--host", "for example 127.0.0.1"
-        ) from error
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(place)
-        except OSError as error:
-            what = f"port {port} of {host} can't be used ({(error.strerror or str(error)).lower()})"
-            raise InputError(
-                what, "--port", f"choose another, for example --port {port % LAST_PORT + 1}"
-            ) from error
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, host: str, log: Path) -> None:
@@ -130,20 +100,6 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, host: str, log
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return store_uri.shown(lines[-1][:200]) if lines else "its output is empty"
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """Let SIGTERM end the wait as Ctrl-C does, so that no server is left behind."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -25,11 +25,12 @@ from bench.tuning.trials import Asked, FinishedTrial
 
 Objective = Callable[[Sequence[Asked]], Iterable[RunResult]]
 
-_STATES = {
+STATES = {
     Status.DONE: TrialState.COMPLETE,
     Status.PRUNED: TrialState.PRUNED,
     Status.FAILED: TrialState.FAIL,
 }
+DIRECTIONS = {"higher": StudyDirection.MAXIMIZE, "lower": StudyDirection.MINIMIZE}
 _RANDOM_SHARE = 3  # the first of every three trials are random, then TPE learns from them
 
 
@@ -110,8 +111,7 @@ class Tuner:
     def study_before(self, number: int) -> optuna.Study:
         """Return an Optuna study in memory of the trials before a number, but what failed in passing."""
         storage = optuna.storages.InMemoryStorage()
-        higher = self.metric.direction == "higher"
-        direction = StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE
+        direction = DIRECTIONS[self.metric.direction]
         study = optuna.create_study(storage=storage, direction=direction, pruner=self.pruner)
         for _, finished in sorted(self.finished.items()):
             if finished.number < number and not finished.failed_in_passing:
@@ -119,7 +119,7 @@ class Tuner:
                 for epoch, value in finished.reports:
                     trial.report(value, epoch)
                     trial.should_prune()  # the pruner notes what it has seen
-                study.tell(trial, finished.score, _STATES[finished.status])
+                study.tell(trial, finished.score, STATES[finished.status])
         return study
 
     def start(

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -339,6 +340,27 @@ def test_bad_input_is_one_line_and_exit_status_2(made, bench_here, tmp_path, arg
     assert len(complaint) == 1 or "No such option" in done.stderr
     assert sorted(path.name for path in made.iterdir()) == before
     assert not list((tmp_path / "home").rglob("*.tmp"))
+
+
+def test_the_dashboard_shows_every_tuning_of_the_store(finished, free_port):
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is in the extra `dashboard`")
+    folder, _ = finished
+    command = [sys.executable, "-m", "bench", "ui", "--tuning", "--port", str(free_port)]
+    environment = {**os.environ, "BENCH_HOME": str(folder / "home")}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        assert line == f"Optuna's dashboard is at http://127.0.0.1:{free_port} (Ctrl-C stops it)\n"
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{free_port}/api/studies", timeout=30) as answer:
+            shown = json.load(answer)["study_summaries"]
+        with direct.open(f"http://127.0.0.1:{free_port}/dashboard/", timeout=30) as answer:
+            assert b"Optuna" in answer.read()
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert sorted(study["study_name"] for study in shown) == sorted(f"stripes/{name}" for name in STRATEGIES)
+    assert (process.returncode, output) == (0, "")
 
 
 def test_check_builds_every_arm_and_says_where_things_come_from(bench_here):

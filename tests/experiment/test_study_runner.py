@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -11,12 +12,14 @@ from bench.experiment.events import RunEnded, RunStarted
 from bench.experiment.options import Options
 from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
+from bench.experiment.stored_tunings import stored_tunings
 from bench.experiment.study_runner import StudyRunner
 from bench.export import served_model
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 from bench.tracking.reader import GENERATION
 from bench.training.targets.classification import Classes
+from bench.tuning.dashboard import rebuild
 
 SETTINGS = ["strategies=[full,linear_probe]", "training.epochs=2", "tuning.trials=3", "seeds=2"]
 RUNS = 2 * (3 + 2)
@@ -111,6 +114,21 @@ def test_more_trials_are_those_of_as_many_at_once(run):
     grown, _ = run("a", "grown", "tuning.trials=4")
     at_once, _ = run("b", "at_once", "tuning.trials=4")
     assert_equal(grown, at_once)
+    assert_every_tuning_is_found(grown)
+
+
+def assert_every_tuning_is_found(runner):
+    """Those of the study, and those of when it had two trials, as the tuner has them."""
+    tunings = {tuning.name: tuning for tuning in stored_tunings(runner.options.tracking_uri)}
+    assert list(tunings) == ["tiny/full", "tiny/linear_probe", "tiny/full (2)", "tiny/linear_probe (2)"]
+    assert [len(tuning.trials) for tuning in tunings.values()] == [4, 4, 2, 2]
+    storage = rebuild(tunings.values())
+    for strategy, state in runner.opened.states.items():
+        shown = optuna.load_study(study_name=f"tiny/{strategy}", storage=storage)
+        tuner = state.tuner()
+        assert shown.best_value == tuner.result().best_score
+        assert [trial.params for trial in shown.trials] == [tuner.finished[n].params for n in range(4)]
+        assert all(len(trial.intermediate_values) >= 1 for trial in shown.trials)
 
 
 def test_what_is_forgotten_does_not_count_and_is_forgotten_in_the_store(run):
