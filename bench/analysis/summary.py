@@ -135,7 +135,7 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
 
 
 def _rows(predictions: Predictions, strategies: Sequence[str]) -> dict[str, dict[int, int]]:
-    """Return strategy to seed to row of the answers, for the strategies that have any."""
+    """Return strategy to seed to row of the predictions, for the strategies that have any."""
     rows: dict[str, dict[int, int]] = {}
     for (name, seed), row in predictions.rows.items():
         rows.setdefault(name, {})[seed] = row

@@ -1,6 +1,6 @@
 """Uncertainty from seeds and test images together: the crossed bootstrap.
 
-Every run (a seed) answers every test image, so the two are crossed, not nested, and are resampled
+Every run (a seed) predicts every test image, so the two are crossed, not nested, and are resampled
 independently of each other (the pigeonhole bootstrap: Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat.
 1(2); seeds and data as sources of variance: Bouthillier et al. 2021, "Accounting for variance in machine
 learning benchmarks", MLSys). Taken as it is, that bootstrap counts the interaction of seeds and images
@@ -122,7 +122,7 @@ class Crossed:
         return len(self._groups) ** 2 / sum(1 / len(group) for group in self._groups)
 
     def _most_effective(self, seeds: int) -> float:
-        """Return how many answers there can be at most behind a mean: those of all seeds."""
+        """Return how many predictions there can be at most behind a mean: those of all seeds."""
         return self.effective_images * seeds
 
     @property

@@ -17,7 +17,7 @@ from bench.study.schema import Study
 from bench.tuning.trials import Asked
 
 if TYPE_CHECKING:
-    from bench.experiment.run_executor import KeepGoing
+    from bench.training.problem import PruningCallback
 
 POLL_SECONDS = 0.5  # until another command is asked again whether it is done
 
@@ -106,7 +106,7 @@ class ArmRunner:
         for executed in self.study.logger.do(runs, self._arm_run):
             yield executed.result
 
-    def _judge(self, trial: Asked) -> "KeepGoing":
+    def _judge(self, trial: Asked) -> "PruningCallback":
         """Return what reports a trial's epochs and says whether it goes on."""
         last, metric = self.study.plan.study.training.epochs, f"val/{self.study.plan.study.metric}"
         return lambda row: trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,13 +23,20 @@ from bench.training.cached_features import Features
 from bench.training.checkpoints import CheckpointFile
 from bench.training.inputs import batches
 from bench.training.phases import train_as_planned, train_together
-from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, predict, truncate
+from bench.training.problem import (
+    DivergedError,
+    PruningCallback,
+    Row,
+    Trained,
+    TrainingProblem,
+    predict,
+    truncate,
+)
 from bench.training.setup import TrainingSetup
 from bench.training.targets.base import PredictionRecord
 from bench.training.weight_drift import IMAGES, DriftReference
 
 log = logging.getLogger(__name__)
-KeepGoing = Callable[[Row], bool]
 FAULTS = (DivergedError, RuntimeError, ValueError)  # out of memory, and whatever else torch refuses
 MOST_OPENED = 8  # sets of features kept open: all seeds of a usual study
 
@@ -61,16 +68,16 @@ class RunExecutor:
         self.setup, self.study = setup, setup.study
         self._reference: DriftReference | None = None
 
-    def run(self, spec: RunSpec, parts: Split, keep_going: KeepGoing = lambda _row: True) -> ExecutedRun:
+    def run(self, spec: RunSpec, parts: Split, callback: PruningCallback = lambda _row: True) -> ExecutedRun:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
 
         Where the device has no room for a batch, it is computed in two micro-batches, or four, ...: the
         gradient is that of the whole batch. A run that was begun before goes on from its checkpoint.
         """
-        going, micro_batches = _ask_once(keep_going), 1
+        once, micro_batches = _ask_once(callback), 1
         while True:
             device_memory.reset_peak(self.setup.device)
-            executed = self._attempt(spec, parts, going, micro_batches)
+            executed = self._attempt(spec, parts, once, micro_batches)
             if executed is not None:
                 return executed
             micro_batches *= 2
@@ -80,7 +87,7 @@ class RunExecutor:
             device_memory.release(self.setup.device)
 
     def _attempt(
-        self, spec: RunSpec, parts: Split, keep_going: KeepGoing, micro_batches: int
+        self, spec: RunSpec, parts: Split, callback: PruningCallback, micro_batches: int
     ) -> ExecutedRun | None:
         """Execute a run with each batch in so many micro-batches; None: memory is full, try more.
 
@@ -88,7 +95,7 @@ class RunExecutor:
         """
         try:
             problem = replace(self.setup.problem(spec, parts), micro_batches=micro_batches)
-            trained = train_as_planned(problem, keep_going, _checkpoint(spec))
+            trained = train_as_planned(problem, callback, _checkpoint(spec))
             return self._finish(spec, parts, problem, trained)
         except FAULTS as error:
             if device_memory.is_full(error) and 4 * micro_batches <= self.study.training.batch_size:
@@ -100,25 +107,25 @@ class RunExecutor:
         _checkpoint(spec).remove()
 
     def run_together(
-        self, specs: Sequence[RunSpec], parts: Sequence[Split], keep_going: Sequence[KeepGoing | None]
+        self, specs: Sequence[RunSpec], parts: Sequence[Split], callbacks: Sequence[PruningCallback | None]
     ) -> Iterator[ExecutedRun]:
         """Do several runs, as one computation where they train only heads; give the results in order.
 
-        What `keep_going` says to a run's epochs is asked in turn, run by run, as if they were done in turn.
-        Where it is None the result is known already and not given: the run only takes part where the others'
-        last bits depend on it.
+        The callbacks are asked in turn, run by run, as if the runs were done in turn. Where one is None the
+        result is known already and not given: the run only takes part where the others' last bits depend on
+        it.
         """
         trained = self._train_together(specs, parts) if len(specs) > 1 else None
         if trained is None:  # each on its own: one that fails leaves the others alone
-            for spec, split, going in zip(specs, parts, keep_going, strict=True):
-                if going:
-                    yield self.run(spec, split, going)
+            for spec, split, callback in zip(specs, parts, callbacks, strict=True):
+                if callback:
+                    yield self.run(spec, split, callback)
             return
-        for spec, split, (problem, result), going in zip(specs, parts, trained, keep_going, strict=True):
-            if not going:
+        for spec, split, (problem, result), callback in zip(specs, parts, trained, callbacks, strict=True):
+            if not callback:
                 continue
             try:
-                yield self._finish(spec, split, problem, truncate(result, problem.metric, going))
+                yield self._finish(spec, split, problem, truncate(result, problem.metric, callback))
             except FAULTS as error:
                 yield self._failed(spec, error)
 
@@ -234,7 +241,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def _ask_once(keep_going: KeepGoing) -> KeepGoing:
+def _ask_once(callback: PruningCallback) -> PruningCallback:
     """Return the same, but no epoch is judged twice: a run that begins anew repeats some."""
     judged = set[float]()
 
@@ -242,7 +249,7 @@ def _ask_once(keep_going: KeepGoing) -> KeepGoing:
         if row["epoch"] in judged:
             return True
         judged.add(row["epoch"])
-        return keep_going(row)
+        return callback(row)
 
     return ask
 

@@ -25,7 +25,8 @@ from bench.tracking.writer import NOTE
 TRACEBACK = "traceback.txt"  # the artifact of a run that failed
 
 if TYPE_CHECKING:
-    from bench.experiment.run_executor import ExecutedRun, KeepGoing, RunExecutor
+    from bench.experiment.run_executor import ExecutedRun, RunExecutor
+    from bench.training.problem import PruningCallback
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PlannedRun:
 
     spec: RunSpec
     name: str
-    judge: "KeepGoing"
+    judge: "PruningCallback"
     tags: Mapping[str, Any]
     known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
 
@@ -58,13 +59,13 @@ class RunLogger:
         """Do runs, together where they can be, show them and log them; those that are known only help."""
         lives: list[LiveRun] = []
         with _ended_whatever_happens(lives):
-            goings: list[KeepGoing | None] = []
+            callbacks: list[PruningCallback | None] = []
             for run in runs:
                 if not run.known:
                     lives.append(self._begin(run, arm_run))
-                goings.append(None if run.known else self._watched(run, lives[-1]))
+                callbacks.append(None if run.known else self._watched(run, lives[-1]))
             splits = [self.plan.splits[run.spec.seed] for run in runs]
-            together = self.executor.run_together([run.spec for run in runs], splits, goings)
+            together = self.executor.run_together([run.spec for run in runs], splits, callbacks)
             for run, finished in zip([run for run in runs if not run.known], together, strict=True):
                 with tempfile.TemporaryDirectory() as folder:
                     lives[0].finish(finished.result, _files(finished, Path(folder)))
@@ -90,7 +91,7 @@ class RunLogger:
             self.store.writer.log_dataset(live.run_id, dataset.name, dataset.digest, dataset.origin)
         return live
 
-    def _watched(self, run: PlannedRun, live: LiveRun) -> "KeepGoing":
+    def _watched(self, run: PlannedRun, live: LiveRun) -> "PruningCallback":
         """Return what judges a run's epochs, and logs and shows them."""
 
         def after_epoch(row: dict[str, float]) -> bool:

@@ -20,14 +20,14 @@ from bench.models.partial_forward import (
     Suffix,
     Unpack,
     Values,
-    handed_on,
     is_resumable,
+    prefix_outputs,
 )
 from bench.models.stages import (
     Stage,
     cut,
     drop_behind,
-    map_exits,
+    map_taps,
     pooled,
     positions,
 )
@@ -48,9 +48,9 @@ class TransferModel(nn.Module):
     """A backbone cut into stages, and a head: images (B, 3, S, S) to logits (B, classes, ...).
 
     Args:
-        exits: the modules whose outputs the head takes; none for the backbone's pooled features.
-        widths: how many features, or channels of each exit, the head takes.
-        pools: whether the one exit's map is pooled before the head takes it.
+        taps: the modules whose features the head takes; none for the backbone's pooled features.
+        widths: how many features, or channels of each tap, the head takes.
+        pools: whether the one tap's map is pooled before the head takes it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TransferModel(nn.Module):
         backbone: nn.Module,
         stages: tuple[Stage, ...],
         head: nn.Module,
-        exits: tuple[str, ...],
+        taps: tuple[str, ...],
         widths: tuple[int, ...],
         *,
         pools: bool = False,
@@ -67,13 +67,13 @@ class TransferModel(nn.Module):
         self.backbone = backbone
         self.stages = stages
         self.head = head
-        self.exits = exits
+        self.taps = taps
         self.widths = widths
         self.pools = pools
 
     def features(self, images: Tensor) -> Values:
         """Return what the head takes: (B, F), a feature map, or several."""
-        run = Prefix(self.backbone, *self.exits) if self.exits else self.backbone
+        run = Prefix(self.backbone, *self.taps) if self.taps else self.backbone
         result: Values = run(images)
         return pooled(result) if self.pools and isinstance(result, Tensor) else result
 
@@ -82,30 +82,30 @@ class TransferModel(nn.Module):
         logits: Tensor = self.head(self.features(images))
         return logits
 
-    def handed_on(self, stages: int) -> tuple[str, ...]:
+    def prefix_outputs(self, stages: int) -> tuple[str, ...]:
         """Return the modules whose outputs `prefix(stages)` gives; none for the pooled features."""
         if stages == len(self.stages):
-            return () if self.pools else self.exits
-        return handed_on(self.stages[:stages], self.exits)
+            return () if self.pools else self.taps
+        return prefix_outputs(self.stages[:stages], self.taps)
 
     def prefix(self, stages: int) -> nn.Module:
         """Return the module from images to what the first `stages` stages hand on, as one tensor."""
-        handed = self.handed_on(stages)
-        run = Prefix(self.backbone, *handed) if handed else _Features(self)
-        return nn.Sequential(run, Pack()) if len(handed) > 1 else run
+        outputs = self.prefix_outputs(stages)
+        run = Prefix(self.backbone, *outputs) if outputs else _Features(self)
+        return nn.Sequential(run, Pack()) if len(outputs) > 1 else run
 
     def suffix(self, stages: int, example: Tensor) -> nn.Module | None:
         """Return the module from the prefix's output to logits; None if the model can't be resumed there."""
-        leading, handed = self.stages[:stages], self.handed_on(stages)
+        leading, outputs = self.stages[:stages], self.prefix_outputs(stages)
         behind = [self.head]
         if stages < len(self.stages):
-            if not is_resumable(self.backbone, leading, example, self.exits):
+            if not is_resumable(self.backbone, leading, example, self.taps):
                 return None
-            behind.insert(0, Suffix(self.backbone, leading, example, self.exits))
-        if len(handed) > 1:
+            behind.insert(0, Suffix(self.backbone, leading, example, self.taps))
+        if len(outputs) > 1:
             with torch.no_grad():
                 behind.insert(
-                    0, Unpack([value.shape[1:] for value in Prefix(self.backbone, *handed)(example)])
+                    0, Unpack([value.shape[1:] for value in Prefix(self.backbone, *outputs)(example)])
                 )
         return nn.Sequential(*behind) if len(behind) > 1 else self.head
 
@@ -141,7 +141,7 @@ def build(
             head that the model can't take.
     """
     kind = HEADS[head.kind]
-    backbone, stages, exits, widths = _template(
+    backbone, stages, taps, widths = _template(
         source, image_size, kind.takes, pretrained=start == "pretrained"
     )
     with torch.random.fork_rng(devices=[]):
@@ -152,7 +152,7 @@ def build(
             he_initialise(backbone)
         else:
             backbone = copy.deepcopy(backbone)
-    model = TransferModel(backbone, stages, new_head, exits, widths)
+    model = TransferModel(backbone, stages, new_head, taps, widths)
     return model.to(memory_format=torch.channels_last).eval()
 
 
@@ -164,16 +164,16 @@ def with_head(
     For runs that never train the backbone, and for heads that read an earlier stage: `readout` says behind
     how many leading stages, pooled; None is where the head of `model` reads.
     """
-    exits, widths, device = model.exits, model.widths, next(model.parameters()).device
+    taps, widths, device = model.taps, model.widths, next(model.parameters()).device
     if readout is not None:
-        exits = (model.stages[readout - 1].modules[-1],)
-        widths = (_pooled_width(model.backbone, exits[0], image_size, device),)
+        taps = (model.stages[readout - 1].modules[-1],)
+        widths = (_pooled_width(model.backbone, taps[0], image_size, device),)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         own = HEADS[head.kind].build(widths, classes, head, image_size)
     own = own.to(device).to(memory_format=torch.channels_last)
     pools = model.pools or readout is not None
-    return TransferModel(model.backbone, model.stages, own, exits, widths, pools=pools).eval()
+    return TransferModel(model.backbone, model.stages, own, taps, widths, pools=pools).eval()
 
 
 def with_adapter(model: TransferModel, adapter: Adapter, seed: int) -> TransferModel:
@@ -185,8 +185,8 @@ def with_adapter(model: TransferModel, adapter: Adapter, seed: int) -> TransferM
 
 
 @torch.no_grad()
-def _pooled_width(backbone: nn.Module, exit_: str, image_size: int, device: torch.device) -> int:
-    output = Prefix(backbone, exit_)(torch.zeros(2, 3, image_size, image_size, device=device))
+def _pooled_width(backbone: nn.Module, tap: str, image_size: int, device: torch.device) -> int:
+    output = Prefix(backbone, tap)(torch.zeros(2, 3, image_size, image_size, device=device))
     assert isinstance(output, Tensor)
     return pooled(output).shape[1]
 
@@ -206,13 +206,13 @@ def statistics(source: Source) -> Statistics:
 def _template(
     source: Source, image_size: int, takes: Takes, pretrained: bool
 ) -> tuple[nn.Module, tuple[Stage, ...], tuple[str, ...], tuple[int, ...]]:
-    """Return backbone, stages, and the exits with the widths of what the head takes there."""
+    """Return backbone, stages, and the taps with the widths of what the head takes there."""
     try:
         make = _pretrained if pretrained else _fresh
         backbone = make(source, image_size, takes).eval()
         example = _tracing_example(backbone, image_size)
-        exits, widths = _exits(source, backbone, image_size, takes, example)
-        return backbone, cut(backbone, example), exits, widths
+        taps, widths = _taps(source, backbone, image_size, takes, example)
+        return backbone, cut(backbone, example), taps, widths
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
@@ -221,10 +221,10 @@ def _template(
 
 
 @torch.no_grad()
-def _exits(
+def _taps(
     source: Source, backbone: nn.Module, image_size: int, takes: Takes, example: Tensor
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the exits that a head reads, and their numbers of channels; none and that of pooled features."""
+    """Return the taps that a head reads, and their numbers of channels; none and that of pooled features."""
     if takes in {"pooled", "map"}:
         features = backbone(torch.zeros(2, 3, image_size, image_size))
         if not isinstance(features, Tensor) or features.ndim != 2:
@@ -238,14 +238,14 @@ def _exits(
             what = f"{source.model} has no feature map that a head could pool"
             raise InputError(what, "head.kind", "use linear")
         return (last_map[0],), (last_map[1],)
-    exits = map_exits(backbone, example)
-    maps = Prefix(backbone, *exits)(example)
+    taps = map_taps(backbone, example)
+    maps = Prefix(backbone, *taps)(example)
     if isinstance(maps, Tensor) or any(value.ndim != 4 for value in maps):
         what = f"{source.model} has no feature maps of several resolutions"
         raise InputError(what, "source.model", "choose a convolutional network")
     if takes == "convolutional":
-        exits, maps = exits[-1:], maps[-1:]
-    return exits, tuple(value[0].numel() // positions(value) for value in maps)
+        taps, maps = taps[-1:], maps[-1:]
+    return taps, tuple(value[0].numel() // positions(value) for value in maps)
 
 
 def _tracing_example(backbone: nn.Module, image_size: int) -> Tensor:
@@ -293,7 +293,7 @@ def _without_classifier(library: Library, model: nn.Module, image_size: int, tak
     library.strip(model)
     if takes == "maps":
         example = _tracing_example(model, image_size)
-        drop_behind(model, map_exits(model, example)[-1], example)
+        drop_behind(model, map_taps(model, example)[-1], example)
     return model
 
 

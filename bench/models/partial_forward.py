@@ -41,29 +41,30 @@ class _Stub(nn.Module):
 
 
 class Prefix(nn.Module):
-    """A backbone up to its last exit, from images (B, 3, H, W) to what the exits (modules) put out.
+    """A backbone up to its last tap, from images (B, 3, H, W) to what the taps put out.
 
-    An exported program can't be left early: it runs all of the backbone.
+    A tap is a module whose output is read. An exported program can't be left early: it runs all of the
+    backbone.
     """
 
-    def __init__(self, backbone: nn.Module, *exits: str) -> None:
+    def __init__(self, backbone: nn.Module, *taps: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.exits = exits
+        self.taps = taps
 
     def forward(self, images: Tensor) -> Values:
-        """Return what the exits put out for the images: one tensor, or a tuple of them."""
+        """Return what the taps put out for the images: one tensor, or a tuple of them."""
         found: dict[str, Tensor] = {}
 
         def note(name: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
                 found.setdefault(name, output)
-                if len(found) == len(self.exits) and not torch.compiler.is_exporting():
+                if len(found) == len(self.taps) and not torch.compiler.is_exporting():
                     raise _Left
 
             return self.backbone.get_submodule(name).register_forward_hook(hook)
 
-        handles = [note(name) for name in self.exits]
+        handles = [note(name) for name in self.taps]
         try:
             self.backbone(images)
         except _Left:
@@ -71,9 +72,9 @@ class Prefix(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        if missing := [name for name in self.exits if name not in found]:
+        if missing := [name for name in self.taps if name not in found]:
             raise RuntimeError(f"the forward pass never reached {', '.join(missing)}")
-        values = tuple(found[name] for name in self.exits)
+        values = tuple(found[name] for name in self.taps)
         return values if len(values) > 1 else values[0]
 
 
@@ -83,13 +84,13 @@ def replica(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
-def handed_on(stages: Sequence[Stage], exits: Sequence[str]) -> tuple[str, ...]:
+def prefix_outputs(stages: Sequence[Stage], taps: Sequence[str]) -> tuple[str, ...]:
     """Return the modules whose outputs are all that is needed to go on behind these stages.
 
-    They are the last module, and every exit among the stages.
+    They are the last module, and every tap among the stages: what skip connections carry past the others.
     """
     names = [name for stage in stages for name in stage.modules]
-    return (*(name for name in exits if name in names[:-1]), names[-1])
+    return (*(name for name in taps if name in names[:-1]), names[-1])
 
 
 class Suffix(nn.Module):
@@ -101,11 +102,11 @@ class Suffix(nn.Module):
         backbone: the whole model.
         stages: the stages of the prefix.
         example: a batch of images, to record the shapes within the prefix.
-        exits: the modules whose outputs are wanted; none for the backbone's own output.
+        taps: the modules whose outputs are wanted; none for the backbone's own output.
     """
 
     def __init__(
-        self, backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exits: Sequence[str] = ()
+        self, backbone: nn.Module, stages: Sequence[Stage], example: Tensor, taps: Sequence[str] = ()
     ) -> None:
         super().__init__()
         names = [name for stage in stages for name in stage.modules]
@@ -115,15 +116,15 @@ class Suffix(nn.Module):
         for name in names:
             parent, _, leaf = name.rpartition(".")
             self.resumed.get_submodule(parent)._modules[leaf] = _Stub(shapes[name])  # noqa: SLF001
-        self.exits = exits
-        self.handed = handed_on(stages, exits)
-        self.later = [name for name in exits if name not in self.handed]
+        self.taps = taps
+        self.known = prefix_outputs(stages, taps)
+        self.later = [name for name in taps if name not in self.known]
         self.run = Prefix(self.resumed, *self.later) if self.later else self.resumed
         # in a list, so that it is not registered a second time
         self._entry: list[Any] = [self.resumed.get_submodule(names[-1])]
 
     def forward(self, value: Values) -> Values:
-        """Return the backbone's features, given what the prefix handed on."""
+        """Return the backbone's features, given the outputs of the prefix."""
         given = (value,) if isinstance(value, Tensor) else value
         stub = self._entry[0]
         images = torch.zeros((), device=given[-1].device).expand(given[-1].shape[0], *self.image_shape)
@@ -132,11 +133,11 @@ class Suffix(nn.Module):
             result: Values = self.run(images)
         finally:
             stub.value = None
-        if len(self.exits) <= 1:
+        if len(self.taps) <= 1:
             return result
         later = (result,) if isinstance(result, Tensor) else result
-        values = dict(zip((*self.handed, *self.later), (*given, *later), strict=True))
-        return tuple(values[name] for name in self.exits)
+        values = dict(zip((*self.known, *self.later), (*given, *later), strict=True))
+        return tuple(values[name] for name in self.taps)
 
 
 class Pack(nn.Module):
@@ -206,18 +207,18 @@ def _shallow_copy(backbone: nn.Module, replaced: Sequence[str]) -> nn.Module:
 
 @torch.no_grad()
 def is_resumable(
-    backbone: nn.Module, stages: Sequence[Stage], example: Tensor, exits: Sequence[str] = ()
+    backbone: nn.Module, stages: Sequence[Stage], example: Tensor, taps: Sequence[str] = ()
 ) -> bool:
     """Return whether prefix then suffix gives what the whole backbone gives, in eval mode."""
     training = backbone.training
     backbone.eval()
     try:
-        values = _tuple(Prefix(backbone, *handed_on(stages, exits))(example))
+        values = _tuple(Prefix(backbone, *prefix_outputs(stages, taps))(example))
         if any(not isinstance(v, Tensor) or v.shape[0] != example.shape[0] for v in values):
             return False
         kept = tuple(value.clone() for value in values)
-        resumed = _tuple(Suffix(backbone, stages, example, exits)(kept))
-        whole = _tuple(Prefix(backbone, *exits)(example) if exits else backbone(example))
+        resumed = _tuple(Suffix(backbone, stages, example, taps)(kept))
+        whole = _tuple(Prefix(backbone, *taps)(example) if taps else backbone(example))
         pairs = zip(resumed, whole, strict=True)
         return all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in pairs)
     except Exception:  # noqa: BLE001 - any failure means: run through the prefix instead

@@ -3,7 +3,7 @@
 A stage is a run of consecutive modules whose outputs have the same resolution (He et al. 2016, table 1); the
 leading modules before the first block are the stem. Networks of one resolution throughout (ViT, mixers)
 are cut into a stem and four parts with equally many blocks. Nothing here depends on a model's name.
-A dense head reads the backbone's maps at its exits: the last module of each resolution.
+A dense head reads the backbone's maps at its taps: the last module of each resolution.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def cut(backbone: nn.Module, example: Tensor) -> tuple[Stage, ...]:
     )
 
 
-def map_exits(backbone: nn.Module, example: Tensor) -> tuple[str, ...]:
+def map_taps(backbone: nn.Module, example: Tensor) -> tuple[str, ...]:
     """Return the modules that put out the map of each resolution, finest first.
 
     The last block of a resolution, or its last layer if it has no blocks (VGG, a stem): what `features_only`

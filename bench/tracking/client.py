@@ -70,7 +70,7 @@ class ExplainedClient:
         from mlflow import MlflowClient
 
         try:
-            store_uri.prepare(self._uri)
+            store_uri.require_database(self._uri)
         except InputError as error:
             raise StoreAwayError(error.what, error.where, error.remedy) from error
         with explained_failures(self._uri):

@@ -118,7 +118,7 @@ def _locked_in_database(uri: str) -> Iterator[None]:
         engine.dispose()  # which ends the session, and the lock with it
 
 
-def prepare(uri: str) -> None:
+def require_database(uri: str) -> None:
     """Fail at once if a database can't be used; give SQLite a write-ahead log: it halves MLflow's times."""
     if is_server(uri):
         return

@@ -57,7 +57,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
         return
     command, environment = ui_command(uri, host, port)
     with store_uri.one_at_a_time(uri):
-        store_uri.prepare(uri)
+        store_uri.require_database(uri)
         relocation.heal(uri)
     log = locations.home() / "ui.log"
     # Its web server imports from the folder that it is started in, so that is an empty one.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.core.versions import FEATURES
 from bench.data.augmentation import view_numbers
 from bench.models.partial_forward import replica
-from bench.training.device_arrays import Rows
+from bench.training.device_arrays import DeviceArray
 from bench.training.devices import each_on_a_thread
 from bench.training.feature_store import FeatureStore, Note
 from bench.training.inputs import (
@@ -26,7 +26,7 @@ class Features:
 
     Args:
         prefix: from images to features; frozen, in eval mode, on the device.
-        identity: all that decides the prefix's output for given pixels: weights, stages, exit of the head.
+        identity: all that decides the prefix's output for given pixels: weights, stages, tap of the head.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Features:
         self.views = target.augmentation.views
         self._seconds = [0.0, 0.0]
         self._computing = 0.0
-        self._train: Rows | None = None
+        self._train: DeviceArray | None = None
         self._shape: tuple[int, ...] = ()
-        self._parts: list[tuple[set[int], Rows]] = []
+        self._parts: list[tuple[set[int], DeviceArray]] = []
 
     @property
     def eval_batch(self) -> int:
@@ -75,7 +75,7 @@ class Features:
             self._parts.append((set(indices.tolist()), rows))
         return rows is not None
 
-    def _part(self, indices: np.ndarray) -> Rows | None:
+    def _part(self, indices: np.ndarray) -> DeviceArray | None:
         """Return the evaluation views of a part that has all these images."""
         wanted = indices.tolist()
         return next((rows for known, rows in self._parts if known.issuperset(wanted)), None)
@@ -106,7 +106,7 @@ class Features:
         assert rows is not None, "prepare_evaluation comes first"
         return _channels_last(rows(indices, np.zeros_like(indices)))
 
-    def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> Rows | None:
+    def _stored(self, indices: np.ndarray, identity: Mapping[str, Any], views: int) -> DeviceArray | None:
         """Return features, (images of the data set, views, ...); None if they can't be kept."""
         self._shape = self._shape or tuple(self._compute(indices[:1], None, self.prefix).shape[1:])
         one = identity["augmentation"] is None
@@ -120,15 +120,15 @@ class Features:
                 features = self._compute(batch, None if one else view, own.prefix)
                 array[batch[:wanted], view] = features[:wanted].cpu().numpy()
 
-            pieces = [(*batch, view) for batch in _filled_up(rows, size) for view in range(views)]
-            each_on_a_thread(compute, pieces, self.images.device, lambda done: note(done // views * size))
+            calls = [(*batch, view) for batch in _filled_up(rows, size) for view in range(views)]
+            each_on_a_thread(compute, calls, self.images.device, lambda done: note(done // views * size))
 
         shape = (len(self.images.dataset.labels), views, *self._shape)
         entry = self.store.get(identity, shape, np.unique(indices), fill)
         if entry is None:
             return None
         self._computing += float(entry.seconds[indices].sum())
-        return Rows(entry.array, self.images.device, indices)
+        return DeviceArray(entry.array, self.images.device, indices)
 
     @torch.inference_mode()
     def _compute(self, indices: np.ndarray, view: int | None, prefix: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows of an array on disk as tensors on a device, without making the device wait for them."""
+"""Rows of an array as tensors on a device, without making the device wait for them."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ SHARE, FREE = 0.25, 0.5  # of a device's memory: what one array may take at most
 CHUNK = 1 << 28  # bytes copied at a time when an array moves to the device
 
 
-class Rows:
+class DeviceArray:
     """Gives rows of an array as tensors on a device.
 
     Where they fit, the rows that are wanted move to the device once and are taken from there. Where they
@@ -49,13 +49,13 @@ class Rows:
         return moved
 
     def _moved(self, wanted: np.ndarray) -> Tensor:
-        """Return the wanted rows on the device, copied piece by piece."""
+        """Return the wanted rows on the device, copied chunk by chunk."""
         one = torch.from_numpy(np.array(self._array[:1]))
         whole = one.new_empty((len(wanted), *one.shape[1:]), device=self._device)
         size = max(1, CHUNK // max(1, one.nbytes))
         for start in range(0, len(wanted), size):
-            piece = wanted[start : start + size]
-            whole[start : start + len(piece)] = torch.from_numpy(np.array(self._array[piece]))
+            chunk = wanted[start : start + size]
+            whole[start : start + len(chunk)] = torch.from_numpy(np.array(self._array[chunk]))
         return whole
 
 

@@ -29,33 +29,33 @@ def choose_device(wish: str) -> str:
 
 def each_on_a_thread(
     work: Callable[..., None],
-    pieces: Sequence[tuple[Any, ...]],
+    calls: Sequence[tuple[Any, ...]],
     device: str,
     note: Callable[[int], None] = lambda _count: None,
 ) -> None:
-    """Call `work` with each of `pieces`, on a CPU several at a time with one thread each.
+    """Call `work` with the arguments of each of `calls`, on a CPU several at a time with one thread each.
 
-    `note` is told, in the caller's thread, how many of the first pieces are done.
+    `note` is told, in the caller's thread, how many of the first calls are done.
 
-    Convolutions of small batches get more out of the cores so than each with all threads, and what a piece
-    gives depends neither on how many threads there are nor on how many pieces.
+    Convolutions of small batches get more out of the cores so than each with all threads, and what a call
+    gives depends neither on how many threads there are nor on how many calls.
     """
     threads = torch.get_num_threads()
     if device != "cpu" or threads == 1:
-        for count, piece in enumerate(pieces, 1):
-            work(*piece)
+        for count, arguments in enumerate(calls, 1):
+            work(*arguments)
             note(count)
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for count, _ in enumerate(pool.map(lambda piece: work(*piece), pieces), 1):
+        for count, _ in enumerate(pool.map(lambda arguments: work(*arguments), calls), 1):
             note(count)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # some of it is one number for all
 
 
-def prepare(device: str, threads: int | None, *, deterministic: bool, full_precision: bool) -> None:
+def configure(device: str, threads: int | None, *, deterministic: bool, full_precision: bool) -> None:
     """Set torch up for a device, once in a process.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.data.augmentation import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
 from bench.study.schema import Target
-from bench.training.device_arrays import Rows
+from bench.training.device_arrays import DeviceArray
 
 EVAL_BATCH = 256  # most images in a batch for evaluation
 # Most pixels in it: on a GPU what memory is sure to take; on a CPU about what its caches hold, twice as fast
@@ -65,8 +65,8 @@ class Images:
         return self._rows(indices)
 
     @cached_property
-    def _rows(self) -> Rows:
-        return Rows(self.dataset.images, self.device)
+    def _rows(self) -> DeviceArray:
+        return DeviceArray(self.dataset.images, self.device)
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -1,7 +1,6 @@
 """The one training loop."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +17,7 @@ from bench.training.inputs import batches
 from bench.training.linear_probe import solve_head
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
 from bench.training.problem import (
+    PruningCallback,
     Row,
     Trained,
     TrainingProblem,
@@ -32,14 +32,14 @@ from bench.training.start_penalty import StartPenalty
 
 def train(
     problem: TrainingProblem,
-    keep_going: Callable[[Row], bool] = lambda _row: True,
+    callback: PruningCallback = lambda _row: True,
     file: CheckpointFile | None = None,
 ) -> Trained:
-    """Train to the last epoch, or until `keep_going` says no, and restore the best epoch by val.
+    """Train to the last epoch, or until `callback` says no, and restore the best epoch by val.
 
     Args:
         problem: what to train.
-        keep_going: asked after each epoch; after a resumption again for those before it.
+        callback: asked after each epoch whether to go on; after a resumption again for those before it.
         file: where training goes on from if it was begun before, and is saved to now and then.
 
     Raises:
@@ -49,7 +49,7 @@ def train(
     torch.manual_seed(derive_seed(problem.seed, "dropout"))
     saved = _load(problem, file)
     result = saved.trained if saved else Trained()
-    result.stopped = not all(map(keep_going, result.curve))
+    result.stopped = not all(map(callback, result.curve))
     penalty = StartPenalty(problem.model, problem.plan.l2_sp)
     last = 0
     for number, epochs in phase_epochs(problem.plan, problem.training.epochs):
@@ -68,7 +68,7 @@ def train(
             with deferred_interrupt() as stopping:
                 note_epoch(problem, result, row)
                 loop.losses = []
-                result.stopped = not keep_going(row)
+                result.stopped = not callback(row)
                 if stopping():
                     loop.save(result, last)
     if not result.stopped:

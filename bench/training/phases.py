@@ -1,7 +1,7 @@
 """Train runs as their plan says: by gradient steps or by a solver, each alone or several as one."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bench.system.notices import warn_once
 from bench.training.checkpoints import CheckpointFile
@@ -10,7 +10,7 @@ from bench.training.loop import train
 from bench.training.parallel_heads import can_train_together, train_heads
 from bench.training.problem import (
     DivergedError,
-    Row,
+    PruningCallback,
     Trained,
     TrainingProblem,
     plain_state,
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def train_as_planned(
     problem: TrainingProblem,
-    keep_going: Callable[[Row], bool] = lambda _row: True,
+    callback: PruningCallback = lambda _row: True,
     file: CheckpointFile | None = None,
 ) -> Trained:
     """Train through all phases of the plan; what is only solved takes seconds and needs no checkpoint.
@@ -30,8 +30,8 @@ def train_as_planned(
     The best weights are given by the names of the architecture, without an adapter.
     """
     if problem.plan.is_solved:
-        return truncate(solve([problem])[0], problem.metric, keep_going)
-    trained = train(problem, keep_going, file)
+        return truncate(solve([problem])[0], problem.metric, callback)
+    trained = train(problem, callback, file)
     if problem.plan.adapter and not trained.stopped:
         trained.best = plain_state(problem.model, problem.plan)
     return trained

@@ -18,6 +18,7 @@ from bench.training.inputs import Inputs, batches
 from bench.training.targets.base import Targets
 
 Row = dict[str, float]
+PruningCallback = Callable[[Row], bool]  # from an epoch's row to whether the run goes on
 
 
 class DivergedError(Exception):
@@ -96,8 +97,8 @@ class Trained:
         return self.curve[self.best_epoch]
 
 
-def truncate(result: Trained | DivergedError, metric: str, keep_going: Callable[[Row], bool]) -> Trained:
-    """Return a training that went to its end as it would have been had `keep_going` been asked at each epoch.
+def truncate(result: Trained | DivergedError, metric: str, callback: PruningCallback) -> Trained:
+    """Return a training that went to its end as it would have been had it been asked at each epoch.
 
     Raises:
         DivergedError: if that is what came of it.
@@ -105,7 +106,7 @@ def truncate(result: Trained | DivergedError, metric: str, keep_going: Callable[
     if isinstance(result, DivergedError):
         raise result
     for number, row in enumerate(result.curve, 1):
-        if not keep_going(row):
+        if not callback(row):
             share = number / len(result.curve)
             curve = result.curve[:number]
             best = max(range(number), key=lambda epoch: _rank(curve[epoch], metric))

@@ -22,7 +22,7 @@ from bench.system.notices import warn_once
 from bench.system.provenance import describe
 from bench.training.cached_features import Features
 from bench.training.compilation import LONG, compiled_where_it_pays
-from bench.training.devices import choose_device, prepare
+from bench.training.devices import choose_device, configure
 from bench.training.execution import Execution
 from bench.training.feature_store import FeatureStore
 from bench.training.inputs import Images, batches
@@ -41,7 +41,7 @@ class Compute:
     Args:
         device: auto, cpu, cuda or cuda:<number>.
         threads: on the CPU; None: as many as processors are available to this process.
-        deterministic: see `devices.prepare`.
+        deterministic: see `devices.configure`.
         measures: try out which precision is faster here and whether compiling pays; a check doesn't.
     """
 
@@ -70,7 +70,7 @@ class TrainingSetup:
     ) -> None:
         self.study, self.dataset, self.origin, self.compute = study, dataset, origin, compute
         self.device = choose_device(compute.device)
-        prepare(
+        configure(
             self.device,
             compute.threads,
             deterministic=compute.deterministic,
@@ -230,10 +230,10 @@ class TrainingSetup:
             "torch": torch.__version__,
             "library": self.environment.get(self.study.source.model.partition("/")[0], ""),
             "matrices": torch.get_float32_matmul_precision(),
-            "handed on": model.handed_on(frozen),
+            "handed on": model.prefix_outputs(frozen),
         }
         if model.pools:
-            identity["pooled behind"] = model.exits
+            identity["pooled behind"] = model.taps
         key = digest([identity, parts.hash])
         features = self._opened.pop(key, None) or Features(
             self.images, untrained.prefix(frozen), identity, self.features

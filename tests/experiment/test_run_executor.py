@@ -27,9 +27,9 @@ class Executed:
         arm = next(arm for arm in self.plan.arms if arm.strategy == strategy)
         return RunSpec(arm, STRATEGIES[strategy].defaults, seed, purpose)
 
-    def run(self, *arguments, keep_going=lambda _row: True, **options):
+    def run(self, *arguments, callback=lambda _row: True, **options):
         spec = self.spec(*arguments, **options)
-        return self.executor.run(spec, self.plan.splits[spec.seed], keep_going)
+        return self.executor.run(spec, self.plan.splits[spec.seed], callback)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_trial_never_sees_test(tiny_run):
 
 def test_a_trial_that_is_told_to_stop_is_pruned(tiny_run):
     asked = []
-    executed = tiny_run.run(seed=0, purpose=Purpose.TRIAL, keep_going=lambda row: bool(asked.append(row)))
+    executed = tiny_run.run(seed=0, purpose=Purpose.TRIAL, callback=lambda row: bool(asked.append(row)))
     assert executed.result.status is Status.PRUNED
     assert len(asked) == len(executed.result.curve) == 1
 

@@ -20,7 +20,7 @@ from bench.data.dataset import (
 from bench.models.factory import build, with_head
 from bench.models.fully_convolutional import convolutionise, fcn_backbone
 from bench.models.heads.segmentation import FCN32s, UNet, bilinear
-from bench.models.stages import drop_behind, map_exits
+from bench.models.stages import drop_behind, map_taps
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import (
     Augmentation,
@@ -151,10 +151,10 @@ def test_vgg_is_cut_before_its_poolings():
     for name, ends in (("vgg13_bn", (6, 13, 20, 27, 34)), ("vgg16_bn", (6, 13, 23, 33, 43))):
         backbone = torchvision.models.get_model(name, init_weights=False).eval()
         example = torch.zeros(2, 3, 64, 64)
-        exits = map_exits(backbone, example)
-        assert exits == tuple(f"features.{end - 1}" for end in ends)
+        taps = map_taps(backbone, example)
+        assert taps == tuple(f"features.{end - 1}" for end in ends)
         assert all(isinstance(backbone.features[end], nn.MaxPool2d) for end in ends)
-        drop_behind(backbone, exits[-1], example)
+        drop_behind(backbone, taps[-1], example)
         assert not any(True for _ in backbone.classifier.parameters())
 
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from bench.training import device_arrays as module
-from bench.training.device_arrays import Rows
+from bench.training.device_arrays import DeviceArray
 
 ARRAY = np.arange(40 * 3 * 2, dtype=np.float32).reshape(40, 3, 2)
 WANTED = np.array([7, 3, 39, 3, 0])
 
 
-@pytest.fixture(params=["read where they are", "moved to the device", "moved piece by piece"])
+@pytest.fixture(params=["read where they are", "moved to the device", "moved chunk by chunk"])
 def rows(request, monkeypatch):
     """The wanted rows on the CPU; to move them is the same code for any device."""
     if request.param != "read where they are":
         monkeypatch.setattr(module, "fits", lambda _size, _device: True)
-    if request.param == "moved piece by piece":
+    if request.param == "moved chunk by chunk":
         monkeypatch.setattr(module, "CHUNK", 2 * ARRAY[:1].nbytes)
-    return Rows(ARRAY, "cpu", WANTED)
+    return DeviceArray(ARRAY, "cpu", WANTED)
 
 
 def test_they_are_those_of_the_array(rows):
@@ -34,9 +34,9 @@ def test_the_array_is_left_alone(rows):
 
 def test_what_is_kept_is_only_what_was_wanted(monkeypatch):
     monkeypatch.setattr(module, "fits", lambda _size, _device: True)
-    assert len(Rows(ARRAY, "cpu", WANTED)._kept) == len(set(WANTED.tolist()))
-    assert len(Rows(ARRAY, "cpu")._kept) == len(ARRAY)
+    assert len(DeviceArray(ARRAY, "cpu", WANTED)._kept) == len(set(WANTED.tolist()))
+    assert len(DeviceArray(ARRAY, "cpu")._kept) == len(ARRAY)
 
 
 def test_a_cpu_needs_no_copy_of_its_own():
-    assert Rows(ARRAY, "cpu")._kept is None
+    assert DeviceArray(ARRAY, "cpu")._kept is None

@@ -37,7 +37,7 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def test_every_piece_is_done_once_with_one_thread(three_threads):
+def test_every_call_is_done_once_with_one_thread(three_threads):
     done = {}
     each_on_a_thread(
         lambda place, value: done.update({place: (value, torch.get_num_threads())}),
@@ -51,26 +51,26 @@ def test_every_piece_is_done_once_with_one_thread(three_threads):
 def test_a_failure_ends_the_work(three_threads):
     begun = []
 
-    def fail(piece):
-        begun.append(piece)
+    def fail(number):
+        begun.append(number)
         time.sleep(0.01)
-        raise ValueError(piece)
+        raise ValueError(number)
 
     with pytest.raises(ValueError, match="0"):
-        each_on_a_thread(fail, [(piece,) for piece in range(1000)], "cpu")
+        each_on_a_thread(fail, [(number,) for number in range(1000)], "cpu")
     assert len(begun) < 1000
     assert torch.get_num_threads() == 3
 
 
-def test_one_piece_has_one_thread_too(three_threads):
+def test_one_call_has_one_thread_too(three_threads):
     seen = []
     each_on_a_thread(lambda: seen.append(torch.get_num_threads()), [()], "cpu")
-    assert seen == [1], "what a piece gives must not depend on how many there are"
+    assert seen == [1], "what a call gives must not depend on how many there are"
 
 
 def test_other_devices_are_left_to_this_thread(three_threads):
     seen = []
-    each_on_a_thread(lambda piece: seen.append((piece, threading.get_ident())), [(1,), (2,)], "cuda")
+    each_on_a_thread(lambda number: seen.append((number, threading.get_ident())), [(1,), (2,)], "cuda")
     assert seen == [(1, threading.get_ident()), (2, threading.get_ident())]
 
 

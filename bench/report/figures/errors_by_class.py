@@ -89,7 +89,7 @@ def _most_confused(counts: pd.DataFrame) -> tuple[list[str], int]:
 
 
 def _shares(counts: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Return the share of each class's answers that each class got: shape (names, names)."""
+    """Return which share of each class's images was predicted as each class: shape (names, names)."""
     totals = counts.groupby("target")["predictions"].sum()
     among = counts[counts["target"].isin(names) & counts["prediction"].isin(names)]
     place = {name: number for number, name in enumerate(names)}

@@ -17,7 +17,7 @@ from bench.data.augmentation import augment_masks, view_numbers
 from bench.data.dataset import NO_LABEL, Dataset
 from bench.data.mask_colours import paint
 from bench.study.schema import Study, Target, Training
-from bench.training.device_arrays import Rows
+from bench.training.device_arrays import DeviceArray
 from bench.training.metrics import confusions, scores_by_image, segmentation_scores
 from bench.training.targets.base import PredictionRecord
 
@@ -110,9 +110,9 @@ class Masks:
         return self._rows(indices)
 
     @functools.cached_property
-    def _rows(self) -> Rows:
+    def _rows(self) -> DeviceArray:
         assert self.dataset.masks is not None, "a data set for segmentation has masks"
-        return Rows(self.dataset.masks, self.device)
+        return DeviceArray(self.dataset.masks, self.device)
 
 
 def targets(study: Study, dataset: Dataset, device: str) -> Masks:
