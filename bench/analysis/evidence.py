@@ -10,8 +10,8 @@ from bench.core.runs import Scores
 from bench.study.metrics import metrics_of
 from bench.study.schema import Study
 
-COSTS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds", "epochs")
-CURVE_COLUMNS = ("strategy", "seed", "epoch", "learning_rate", "train_loss", "val_loss")
+COSTS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds", "steps")
+CURVE_COLUMNS = ("strategy", "seed", "step", "learning_rate", "train_loss", "val_loss")
 PREDICTION_COLUMNS = ("strategy", "seed", "image", "target", "prediction")
 STAGE_COLUMNS = ("strategy", "seed", "stage", "depth", "change", "cka")
 
@@ -59,7 +59,7 @@ class Evidence:
     Args:
         runs: a row per final run, failed ones included; `run_columns` and `param_<name>`.
         trials: a row per tuning trial; `trial_columns` and `param_<name>`.
-        curves: a row per epoch of a final run; `CURVE_COLUMNS` and `val_<metric>`.
+        curves: a row per evaluation of a final run; `CURVE_COLUMNS` and `val_<metric>`.
         predictions: a row per final run and test image; targets and predictions are class names or numbers.
             For segmentation a row per final run, test image and class (target), with the pixels of its truth,
             its prediction, and their intersection. `group` is the name of an image's group, if it has one.
@@ -97,7 +97,7 @@ class Evidence:
         for name, columns, by in (
             ("runs", run_columns(self.study, self.runs.columns), ["seed"]),
             ("trials", trial_columns(self.study, self.trials.columns), ["trial"]),
-            ("curves", CURVE_COLUMNS, ["seed", "epoch"]),
+            ("curves", CURVE_COLUMNS, ["seed", "step"]),
             ("predictions", PREDICTION_COLUMNS, ["seed", "image"]),
             ("stages", STAGE_COLUMNS, ["seed", "depth"]),
         ):

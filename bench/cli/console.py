@@ -125,7 +125,7 @@ def announce(plan: "Plan") -> None:
     elif found := groups.signs(dataset, study.target):
         say(f"  groups   none are given, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
-    runs = f"{study.tuning.trials} trials and {study.seeds} seeds of {study.training.epochs} epochs"
+    runs = f"{study.tuning.trials} trials and {study.seeds} seeds of at most {plan.evaluations[-1]} steps"
     say(f"  budget   {runs} for each of {len(study.strategies)} strategies")
     for line in left_out.summarise(dataset.rejected):
         say(f"  left out {line}")

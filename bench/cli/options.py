@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Budget(Enum):
-    """Preset of trials, seeds, epochs and labels."""
+    """Preset of trials, seeds, steps and labels."""
 
     smoke = "smoke"
     default = "default"
@@ -32,7 +32,7 @@ Strategies = Annotated[
     list[str], typer.Option("--strategy", metavar="S[,S...]", help="only these strategies; may be repeated")
 ]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.epochs=3")
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.steps=600")
 ]
 Folder = Annotated[
     Path | None,

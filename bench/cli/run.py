@@ -39,7 +39,8 @@ def run(
     strategy: Strategies = [],  # noqa: B006
     trials: Annotated[int | None, typer.Option(min=1, help="tuning trials for each strategy")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="final runs for each strategy")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="epochs of every run")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimisation steps of every run, at most")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="epochs of every run, instead of steps")] = None,
     budget: BudgetOption = Budget.default,
     device: Device = "auto",
     jobs: Annotated[
@@ -63,7 +64,9 @@ def run(
 
     signal.signal(signal.SIGTERM, signals.stop)  # what a batch system sends before it kills
     counts = label_counts(sizes)
-    changed = changes(strategy, set_, tuning__trials=trials, seeds=seeds, training__epochs=epochs)
+    changed = changes(
+        strategy, set_, tuning__trials=trials, seeds=seeds, training__steps=steps, training__epochs=epochs
+    )
     studies = load_all(study, changed, budget)
     options = Options(
         data, device, tracking_uri, fresh, jobs,

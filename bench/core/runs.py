@@ -78,8 +78,9 @@ class RunResult:
     """What came of a run.
 
     Args:
-        metrics: `split/metric` to value, such as `val/accuracy`; at the best epoch by val.
-        curve: a row for each epoch, of `epoch`, `train/loss`, `val/loss`, `val/accuracy`, `learning_rate`.
+        metrics: `split/metric` to value, such as `val/accuracy`; at the best evaluation on val.
+        curve: a row for each evaluation on val: `step`, `train/loss`, `val/loss`, `val/accuracy`, ...
+        best_step, steps: optimisation steps until the best evaluation, and in all.
         train_seconds, eval_seconds: wall time of training and of evaluation, apart; logging is in neither.
         cached_seconds: of these, all but what was spent on frozen features: the cost with features at hand.
         feature_seconds: what computing its frozen features takes, whether this run did or found them.
@@ -95,7 +96,8 @@ class RunResult:
     status: Status
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()
-    best_epoch: int = 0
+    best_step: int = 0
+    steps: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     trainable_parameters: int = 0

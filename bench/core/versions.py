@@ -1,7 +1,7 @@
 """Every number that is raised by hand, and what raising it means; CHANGELOG.md says what made each rise."""
 
-PROTOCOL = 1  # in every arm's key: results stop being comparable with earlier ones
-RECORD = 4  # what a study's run keeps for its report (study_record/facts.py): it is recorded anew
+PROTOCOL = 2  # in every arm's key: results stop being comparable with earlier ones
+RECORD = 5  # what a study's run keeps for its report (study_record/facts.py): it is recorded anew
 REPORT = 5  # what a report's files hold (report/, study_record/freshness.py): it is drawn anew
 CHECKPOINT = 1  # what a run in flight keeps (training/checkpoints.py): one of another version begins anew
 FEATURES = 2  # what the same images and weights give as frozen features (training/cached_features.py)

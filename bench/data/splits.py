@@ -29,8 +29,8 @@ def split(dataset: Dataset, target: Target, seed: int) -> Split:
     The parts that the data set assigns are kept. Otherwise test, then val, are cut off, stratified by class,
     and so that no group is in two parts. `target.split_seed` alone decides who is in the pools, in val and in
     test; `seed` decides only which of the pool's images make up `target.train_labels`. A larger number of
-    labels contains the smaller ones. Of val and test there may be fewer images than asked for: see
-    `shortfalls`.
+    labels contains the smaller ones. Val never has more images than train: nobody labels more to choose by
+    than to learn from. Of val and test there may be fewer images than asked for: see `shortfalls`.
 
     Raises:
         InputError: if train_labels exceeds the pool, a class is missing from a part, or a group is in two
@@ -55,15 +55,17 @@ def split(dataset: Dataset, target: Target, seed: int) -> Split:
         _check_classes(dataset, taken, part, f"target.{PART_NAMES[part]}_labels")
         return taken
 
+    train = take(pool, target.train_labels, (target.split_seed, _DRAW_TRAIN, seed), TRAIN)
+    most = max(len(train), len(dataset.classes))
     return Split(
-        train=take(pool, target.train_labels, (target.split_seed, _DRAW_TRAIN, seed), TRAIN),
-        val=take(val, target.val_labels, (target.split_seed, _LIMIT_VAL), VAL),
+        train=train,
+        val=take(val, min(target.val_labels or most, most), (target.split_seed, _LIMIT_VAL), VAL),
         test=take(test, target.test_labels, (target.split_seed, _LIMIT_TEST), TEST),
     )
 
 
 def shortfalls(parts: Split, target: Target, classes: int) -> list[str]:
-    """Return what of val and test is less than the study asks for, because the data set has no more."""
+    """Return what of val and test is less than the study asks for, and why."""
     cap = max(target.cap, classes) if target.cap else None
     said = []
     for part, count, there in (
@@ -71,7 +73,9 @@ def shortfalls(parts: Split, target: Target, classes: int) -> list[str]:
         ("test", target.test_labels, len(parts.test)),
     ):
         if count is not None and there < min(count, cap or count):
-            said.append(f"asked for {count:,} {part} images, {there:,} are left")
+            limited = part == "val" and there == max(len(parts.train), classes)
+            why = f"there are {there:,}, no more than to train on" if limited else f"{there:,} are left"
+            said.append(f"asked for {count:,} {part} images, {why}")
     return said
 
 

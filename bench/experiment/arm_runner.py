@@ -107,9 +107,9 @@ class ArmRunner:
             yield executed.result
 
     def _judge(self, trial: Asked) -> "PruningCallback":
-        """Return what reports a trial's epochs and says whether it goes on."""
-        last, metric = self.study.plan.study.training.epochs, f"val/{self.study.plan.study.metric}"
-        return lambda row: trial.report(int(row["epoch"]) + 1, row[metric]) or int(row["epoch"]) + 1 == last
+        """Return what reports a trial's evaluations and says whether it goes on."""
+        last, metric = self.study.plan.evaluations[-1], f"val/{self.study.plan.study.metric}"
+        return lambda row: trial.report(int(row["step"]), row[metric]) or int(row["step"]) == last
 
     def _do_finals(self, seeds: Sequence[int], params: Mapping[str, Value], group: Sequence[int]) -> None:
         """Do the final runs of some seeds; `group` holds all that are trained together with them."""

@@ -84,7 +84,9 @@ class ArmState:
     def tuner(self) -> Tuner:
         """Return the arm's tuning, as far as it is."""
         self.remember(self._stored_trials())
-        return Tuner(STRATEGIES[self.arm.strategy], self.plan.study, self._remembered.values())
+        return Tuner(
+            STRATEGIES[self.arm.strategy], self.plan.study, self.plan.evaluations, self._remembered.values()
+        )
 
     def remember(self, trials: Iterable[FinishedTrial]) -> None:
         """Note trials that count."""
@@ -106,7 +108,7 @@ class ArmState:
         counted = [run for run in frames.by_trial(found, [self.arm.key]) if self._counts(run)]
         metric = f"val/{study.metric}"
         whole = len(counted) == study.tuning.trials  # then nothing is asked for, and no curve needed
-        reports = {} if whole else reader.epoch_values(counted, metric)
+        reports = {} if whole else reader.curve_values(counted, metric)
         return [finished_trial(run, metric, reports.get(run.run_id, [])) for run in counted]
 
     def _counts(self, run: FoundRun) -> bool:
@@ -147,13 +149,13 @@ class ArmState:
 
 
 def finished_trial(run: FoundRun, metric: str, values: Sequence[tuple[int, float]]) -> FinishedTrial:
-    """Return a stored trial as the tuner has it; epochs are counted from 0 there and from 1 here."""
+    """Return a stored trial as the tuner has it."""
     return FinishedTrial(
         int(run.tags["trial"]),
         run.params,
         run.status,
         run.metrics[metric] if run.status is Status.DONE else None,
         run.metrics.get("val/loss", 0.0),
-        tuple((epoch + 1, value) for epoch, value in values),
+        tuple(values),
         "bench.diverged" in run.tags,
     )

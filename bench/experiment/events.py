@@ -21,8 +21,8 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
-class EpochEnded:
-    """An epoch of a run is over: `value` is the study's metric on val."""
+class Evaluated:
+    """A run was evaluated: `value` is the study's metric on val."""
 
     strategy: str
     run: str
@@ -62,5 +62,5 @@ class Message:
     text: str
 
 
-Event = ArmOpened | RunStarted | EpochEnded | RunEnded | RunsSkipped | JobLost | Message
+Event = ArmOpened | RunStarted | Evaluated | RunEnded | RunsSkipped | JobLost | Message
 OnEvent = Callable[[Event], None]

@@ -11,6 +11,7 @@ from bench.data import loading, splits
 from bench.data.dataset import Dataset, Split
 from bench.models.weights import Origin, locate
 from bench.strategies.registry import STRATEGIES
+from bench.study.allowance import evaluation_steps
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
@@ -40,6 +41,11 @@ class Plan:
     def seeds(self) -> list[int]:
         """The seeds of the final runs."""
         return list(range(1, self.study.seeds + 1))
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """After how many optimisation steps a run is evaluated; the last is all that it may take."""
+        return evaluation_steps(self.study.training, len(self.splits[TUNING_SEED].train))
 
     @property
     def shortfalls(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from bench.core.text import printable
 from bench.experiment.events import (
     ArmOpened,
-    EpochEnded,
+    Evaluated,
     Event,
     JobLost,
     Message,
@@ -35,10 +35,10 @@ class ArmState:
 
     strategy: str
     runs: int  # trials and seeds
-    epochs: int  # of a run
+    evaluations: int  # of a run that takes all its steps
     doing: str = "waiting"
     runs_done: int = 0
-    running: dict[str, int] = field(default_factory=dict)  # what is under way, and epochs done of it
+    running: dict[str, int] = field(default_factory=dict)  # what is under way, and how often it was evaluated
     best: float | None = None
     seconds: float = 0.0
     since: float | None = None
@@ -50,13 +50,13 @@ class ArmState:
 
     @property
     def share(self) -> float:
-        """Share of the arm's work that is done, counting every run as if it went to its last epoch."""
-        return min(1.0, (self.runs_done + sum(self.running.values()) / self.epochs) / self.runs)
+        """Share of the arm's work that is done, counting every run as if it took all its steps."""
+        return min(1.0, (self.runs_done + sum(self.running.values()) / self.evaluations) / self.runs)
 
 
 @dataclass
 class Progress:
-    """Keeps count of arms, runs and epochs; on its own it prints plain lines, a line a run.
+    """Keeps count of arms, runs and evaluations; on its own it prints plain lines, a line a run.
 
     Args:
         metric: the name of the val metric shown.
@@ -76,9 +76,9 @@ class Progress:
     ) -> None:
         return None
 
-    def plan(self, strategy: str, runs: int, epochs: int) -> None:
+    def plan(self, strategy: str, runs: int, evaluations: int) -> None:
         """Announce an arm."""
-        self.arms[strategy] = ArmState(strategy, runs, epochs)
+        self.arms[strategy] = ArmState(strategy, runs, evaluations)
 
     def start_run(self, strategy: str, doing: str) -> None:
         """Note that a run begins: `doing` is "trial 3/8" or "seed 2/5"."""
@@ -86,8 +86,8 @@ class Progress:
         arm.doing, arm.running[doing] = doing, 0
         arm.since = arm.since if arm.since is not None else time.monotonic()
 
-    def end_epoch(self, strategy: str, doing: str, value: float) -> None:
-        """Note an epoch's val metric."""
+    def note_evaluation(self, strategy: str, doing: str, value: float) -> None:
+        """Note the val metric of an evaluation."""
         arm = self.arms[strategy]
         arm.running[doing] += 1
         arm.best = value if arm.best is None else METRICS[self.metric].best([arm.best, value])
@@ -107,8 +107,8 @@ class Progress:
         match event:
             case RunStarted(strategy, run):
                 self.start_run(strategy, run)
-            case EpochEnded(strategy, run, value):
-                self.end_epoch(strategy, run, value)
+            case Evaluated(strategy, run, value):
+                self.note_evaluation(strategy, run, value)
             case RunEnded(strategy, run, outcome):
                 self.end_run(strategy, run, outcome)
             case RunsSkipped(strategy, count, reason):
@@ -222,14 +222,14 @@ class LiveProgress(Progress):
 
         left = self.seconds_left()
         table = Table(box=box.SIMPLE_HEAD, caption=f"about {duration(left)} left" if left else "starting")
-        for header in ("strategy", "doing", "epoch", "progress", f"best val {self.metric}", "time"):
-            table.add_column(header, justify="right" if header in {"epoch", "time"} else "left")
+        for header in ("strategy", "doing", "evaluation", "progress", f"best val {self.metric}", "time"):
+            table.add_column(header, justify="right" if header in {"evaluation", "time"} else "left")
         for arm in self.arms.values():
-            epoch = " ".join(f"{epoch}/{arm.epochs}" for epoch in arm.running.values())
+            done = " ".join(f"{count}/{arm.evaluations}" for count in arm.running.values())
             best = f"{arm.best:.3f}" if arm.best is not None else ""
             bar = ProgressBar(total=1, completed=arm.share, width=24)
             table.add_row(
-                arm.strategy, arm.doing, epoch, bar, best, duration(arm.elapsed) if arm.elapsed else ""
+                arm.strategy, arm.doing, done, bar, best, duration(arm.elapsed) if arm.elapsed else ""
             )
         return table
 

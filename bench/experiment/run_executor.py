@@ -217,7 +217,8 @@ class RunExecutor:
             status,
             metrics=metrics,
             curve=tuple(trained.curve),
-            best_epoch=trained.best_epoch,
+            best_step=int(trained.best_row["step"]),
+            steps=0 if problem.plan.is_solved else trained.steps,
             train_seconds=trained.train_seconds + stored[0],
             eval_seconds=trained.eval_seconds + stored[1],
             cached_seconds=trained.train_seconds + trained.eval_seconds,
@@ -242,13 +243,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _ask_once(callback: PruningCallback) -> PruningCallback:
-    """Return the same, but no epoch is judged twice: a run that begins anew repeats some."""
+    """Return the same, but no evaluation is judged twice: a run that begins anew repeats some."""
     judged = set[float]()
 
     def ask(row: Row) -> bool:
-        if row["epoch"] in judged:
+        if row["step"] in judged:
             return True
-        judged.add(row["epoch"])
+        judged.add(row["step"])
         return callback(row)
 
     return ask

@@ -13,7 +13,7 @@ from bench.core.runs import (
     RunSpec,
     Status,
 )
-from bench.experiment.events import EpochEnded, Message, OnEvent, RunEnded, RunStarted
+from bench.experiment.events import Evaluated, Message, OnEvent, RunEnded, RunStarted
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
 from bench.study_record.facts import flat, sizes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be done, what it is called ("trial 3/8"), and what judges its epochs."""
+    """A run that is to be done, what it is called ("trial 3/8"), and what judges its evaluations."""
 
     spec: RunSpec
     name: str
@@ -92,15 +92,15 @@ class RunLogger:
         return live
 
     def _watched(self, run: PlannedRun, live: LiveRun) -> "PruningCallback":
-        """Return what judges a run's epochs, and logs and shows them."""
+        """Return what judges a run's evaluations, and logs and shows them."""
 
-        def after_epoch(row: dict[str, float]) -> bool:
-            live.log_epoch(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+        def after_evaluation(row: dict[str, float]) -> bool:
+            live.log_evaluation(int(row["step"]), {k: v for k, v in row.items() if k != "step"})
             value = row[f"val/{self.plan.study.metric}"]
-            self.emit(EpochEnded(run.spec.arm.strategy, run.name, value))
+            self.emit(Evaluated(run.spec.arm.strategy, run.name, value))
             return run.judge(row)
 
-        return after_epoch
+        return after_evaluation
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _outcome(result: RunResult, metric: str) -> str:
     if result.status is Status.FAILED:
         return f"failed: {result.error}"
     if result.status is Status.PRUNED:
-        return f"pruned after epoch {len(result.curve)}, val {metric} {result.metrics[f'val/{metric}']:.3f}"
+        return f"pruned after {result.steps} steps, val {metric} {result.metrics[f'val/{metric}']:.3f}"
     seconds = result.train_seconds + result.eval_seconds
     return f"val {metric} {result.metrics[f'val/{metric}']:.3f} in {seconds:.1f} s"
 

@@ -64,7 +64,7 @@ def _arms(store: RunStore, found: FoundStudy) -> Iterator[tuple[str, Study, str]
 
 def _tuning(store: RunStore, study: Study, strategy: str, arm_key: str) -> Tuning:
     trials, metric = read.trials_of(store, study, arm_key), f"val/{study.metric}"
-    values = store.reader.epoch_values(trials, metric)
+    values = store.reader.curve_values(trials, metric)
     finished = [finished_trial(run, metric, values[run.run_id]) for run in trials]
     return Tuning(f"{study.name}/{strategy}", STRATEGIES[strategy], METRICS[study.metric], finished)
 

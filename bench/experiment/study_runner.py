@@ -45,7 +45,7 @@ class StudyRunner:
                 self._forget()
             for arm in self.plan.arms:
                 runs = self.study.tuning.trials + self.study.seeds
-                self.progress.plan(arm.strategy, runs, self.study.training.epochs)
+                self.progress.plan(arm.strategy, runs, len(self.plan.evaluations))
             jobs = [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]
             if jobs or not self._is_closed():
                 with self._study_run() as study_run:

@@ -23,6 +23,7 @@ from bench.report.templating import (
     put,
     render_page,
 )
+from bench.study.allowance import DEFAULT_STEPS
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
 from bench.study_record import freshness
@@ -44,6 +45,7 @@ def write(evidence: Evidence, folder: Path) -> None:
     context: dict[str, Any] = {
         "summary": summary,
         "study": evidence.study,
+        "default_steps": DEFAULT_STEPS,
         "task": TASKS[evidence.study.task],
         "headers": headers,
         "rows": rows,

@@ -124,9 +124,9 @@ def runs(evidence: Evidence) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return headers, and for each final run its MLflow id and its cells."""
     metric = evidence.study.metric
     words = METRICS[metric].label
-    headers = ["Strategy", "Seed", "Status", f"Val {words}", f"Test {words}", "Train (s)", "Epochs"]
+    headers = ["Strategy", "Seed", "Status", f"Val {words}", f"Test {words}", "Train (s)", "Steps"]
     columns = ["mlflow_run_id", "strategy", "seed", "status", "error"]
-    columns += [f"val_{metric}", f"test_{metric}", "train_seconds", "epochs"]
+    columns += [f"val_{metric}", f"test_{metric}", "train_seconds", "steps"]
     return headers, [
         (
             "" if pd.isna(run_id) else str(run_id),
@@ -136,10 +136,10 @@ def runs(evidence: Evidence) -> tuple[list[str], list[tuple[str, list[str]]]]:
                 f"{status}: {error}" if isinstance(error, str) and error else str(status),
                 *(NOTHING if pd.isna(value) else f"{value:.4f}" for value in (val, test)),
                 seconds(None if pd.isna(spent) else float(spent)),
-                NOTHING if pd.isna(epochs) else str(int(epochs)),
+                NOTHING if pd.isna(steps) else f"{int(steps):,}",
             ],
         )
-        for run_id, strategy, seed, status, error, val, test, spent, epochs in zip(
+        for run_id, strategy, seed, status, error, val, test, spent, steps in zip(
             *(evidence.runs[column] for column in columns), strict=True
         )
     ]

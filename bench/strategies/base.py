@@ -34,6 +34,14 @@ class Range:
         if not self.low <= self.default <= self.high:
             raise ValueError(f"default {self.default} is outside [{self.low}, {self.high}]")
 
+    def at(self, share: float) -> Value:
+        """Return the value at a share of the way from low to high, in [0, 1); on a log scale if it is one."""
+        if self.integer:
+            return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
+        if self.log:
+            return float(self.low * (self.high / self.low) ** share)
+        return float(self.low + share * (self.high - self.low))
+
 
 @dataclass(frozen=True)
 class Strategy:

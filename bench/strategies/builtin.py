@@ -9,26 +9,36 @@ from bench.strategies.plan import Adapter, Phase, Solver
 L2_STRENGTH = Range(1e-6, 1e5, 1.0, log=True)  # of Kornblith et al. 2019
 
 
+FINE_TUNING_RATE = Range(3e-5, 3e-3, 3e-4, log=True)  # of the backbone
+# How many times the backbone's rate the new head has: it starts from nothing, the backbone from good weights.
+HEAD_RATE = Range(1.0, 100.0, 10.0, log=True)
+
+
 def _constant(stage_multiplier: float, solver: Solver = "gradient") -> Rule[tuple[Phase, ...]]:
-    return lambda stages, _: (Phase(1, (stage_multiplier,) * stages + (1,), solver),)
+    return lambda stages, params: (Phase(1, (stage_multiplier,) * stages + (_head(params),), solver),)
+
+
+def _head(params: Mapping[str, Value]) -> float:
+    """Return the head's multiplier: 1 where it is not tuned apart from the backbone's."""
+    return float(params.get("head_rate", 1))
 
 
 def _last_stages(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
     """Freeze all but the last `unfrozen` stages; the stem stays frozen, or it would be `full`."""
     unfrozen = min(int(params["unfrozen"]), stages - 1)
-    return (Phase(1, (0,) * (stages - unfrozen) + (1,) * (unfrozen + 1)),)
+    return (Phase(1, (0,) * (stages - unfrozen) + (1,) * unfrozen + (_head(params),)),)
 
 
 def _decayed(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
     """Multiply by `decay` for each stage further from the head (Howard and Ruder 2018, section 3.2)."""
     decay = float(params["decay"])
-    return (Phase(1, (*(decay ** (stages - 1 - stage) for stage in range(stages)), 1)),)
+    return (Phase(1, (*(decay ** (stages - 1 - stage) for stage in range(stages)), _head(params))),)
 
 
 def _one_stage(stages: int, params: Mapping[str, Value]) -> tuple[Phase, ...]:
     """Train the stage at `depth`, a share of the way from the input to the output, and the head."""
     chosen = min(int(float(params["depth"]) * stages), stages - 1)
-    return (Phase(1, (*(float(stage == chosen) for stage in range(stages)), 1)),)
+    return (Phase(1, (*(float(stage == chosen) for stage in range(stages)), _head(params))),)
 
 
 def _earlier_stage(stages: int, params: Mapping[str, Value]) -> int:
@@ -71,16 +81,16 @@ BUILTIN = (
         summary="pretrained; the last stages and the head are trained (how many stages: tuned)",
         start="pretrained",
         phases=_last_stages,
-        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
-        space={"unfrozen": Range(1, 3, 1, integer=True)},
+        learning_rate=FINE_TUNING_RATE,
+        space={"unfrozen": Range(1, 3, 1, integer=True), "head_rate": HEAD_RATE},
     ),
     Strategy(
         name="full",
         summary="pretrained; all stages trained at one learning rate",
         start="pretrained",
         phases=_constant(1),
-        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
-        space={},
+        learning_rate=FINE_TUNING_RATE,
+        space={"head_rate": HEAD_RATE},
     ),
     Strategy(
         name="discriminative",
@@ -88,8 +98,8 @@ BUILTIN = (
         "(the decay per stage: tuned)",
         start="pretrained",
         phases=_decayed,
-        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
-        space={"decay": Range(0.2, 0.9, 0.5)},
+        learning_rate=FINE_TUNING_RATE,
+        space={"decay": Range(0.2, 0.9, 0.5), "head_rate": HEAD_RATE},
     ),
     Strategy(
         name="linear_probe",
@@ -138,16 +148,16 @@ BUILTIN = (
         summary="pretrained; one stage and the head are trained (which stage: tuned; Lee et al. 2023)",
         start="pretrained",
         phases=_one_stage,
-        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
-        space={"depth": Range(0.0, 1.0, 0.5)},
+        learning_rate=FINE_TUNING_RATE,
+        space={"depth": Range(0.0, 1.0, 0.5), "head_rate": HEAD_RATE},
     ),
     Strategy(
         name="l2_sp",
         summary="pretrained; all stages trained, held near their start (how strongly: tuned; Li et al. 2018)",
         start="pretrained",
         phases=_constant(1),
-        learning_rate=Range(1e-4, 1e-2, 1e-3, log=True),
-        space={},
+        learning_rate=FINE_TUNING_RATE,
+        space={"head_rate": HEAD_RATE},
         l2_sp=Range(1e-3, 1.0, 1e-1, log=True),
     ),
     Strategy(

@@ -1,15 +1,16 @@
-"""Presets of trials, seeds, epochs and labels."""
+"""Presets of trials, seeds, steps and labels."""
 
 from typing import Literal
 
 from bench.core.errors import InputError
+from bench.study.allowance import DEFAULT_STEPS
 from bench.study.metrics import METRICS, ShareRight
-from bench.study.schema import Study, with_changes
+from bench.study.schema import Study, Training, with_changes
 from bench.study.tasks import TASKS
 
 Budget = Literal["smoke", "default", "full"]
 SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
-FULL = {"trials": 30, "seeds": 10, "epoch_factor": 3}
+FULL = {"trials": 30, "seeds": 10, "factor": 3}  # factor: of steps or epochs
 
 
 def apply_budget(study: Study, budget: Budget) -> Study:
@@ -19,17 +20,23 @@ def apply_budget(study: Study, budget: Budget) -> Study:
             study,
             seeds=SMOKE["seeds"],
             target=with_changes(study.target, cap=min(SMOKE["cap"], study.target.cap or SMOKE["cap"])),
-            training=with_changes(study.training, epochs=SMOKE["epochs"]),
+            training=with_changes(study.training, steps=None, epochs=SMOKE["epochs"]),
             tuning=with_changes(study.tuning, trials=SMOKE["trials"]),
         )
     if budget == "full":
         return with_changes(
             study,
             seeds=FULL["seeds"],
-            training=with_changes(study.training, epochs=study.training.epochs * FULL["epoch_factor"]),
+            training=_longer(study.training, FULL["factor"]),
             tuning=with_changes(study.tuning, trials=FULL["trials"]),
         )
     return study
+
+
+def _longer(training: Training, factor: int) -> Training:
+    if training.epochs is not None:
+        return with_changes(training, epochs=training.epochs * factor)
+    return with_changes(training, steps=(training.steps or DEFAULT_STEPS) * factor)
 
 
 def with_labels(study: Study, count: int) -> Study:

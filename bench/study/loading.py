@@ -42,6 +42,10 @@ def available() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: (item[0].count("/"), item[0])))
 
 
+# What is set on the command line takes the place of the other, wherever that was set.
+INSTEAD = {"training.steps": "training.epochs", "training.epochs": "training.steps"}
+
+
 def find(name_or_path: str) -> Path:
     """Return the file of a study given by name or by path; raise InputError for neither."""
     named = available()
@@ -60,8 +64,8 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
 
     Args:
         name_or_path: a name that `bench list studies` shows, or the path of a YAML file.
-        overrides: `key=value` with dotted keys (`training.epochs=3`); they win over file and budget.
-        budget: preset of trials, seeds, epochs and labels.
+        overrides: `key=value` with dotted keys (`training.steps=600`); they win over file and budget.
+        budget: preset of trials, seeds, steps and labels.
 
     Raises:
         InputError: for anything that is not a valid study, naming file and key.
@@ -73,6 +77,8 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
     if not (changes := list(overrides)):
         return study
     values = study.model_dump(mode="json")
+    for instead in {INSTEAD[key] for change in changes if (key := change.partition("=")[0]) in INSTEAD}:
+        _override(values, f"{instead}=null")
     for change in changes:
         _override(values, change)
     return _validate(values, f"{path} with --set")
@@ -124,7 +130,7 @@ def _override(values: dict[str, Any], change: str) -> None:
     """Set one dotted key in place; intermediate keys may be absent (they are checked later)."""
     key, equals, text = change.partition("=")
     if not equals or not key:
-        raise InputError(f"'{change}' is not KEY=VALUE", "--set", "for example --set training.epochs=3")
+        raise InputError(f"'{change}' is not KEY=VALUE", "--set", "for example --set training.steps=600")
     try:
         value = parse_yaml(text)
     except (yaml.YAMLError, ValueError) as error:

@@ -144,13 +144,17 @@ class Head(Part):
 class Training(Part):
     """One training run. Learning rate and weight decay are not here: every strategy tunes them."""
 
-    epochs: Positive = 10
+    steps: Positive | None = None  # of optimisation, at most; neither these nor epochs: 300
+    epochs: Positive | None = None  # passes over the training images, instead of steps
+    evaluations: Positive = 15  # on val, equally far apart; with epochs: one after each
     batch_size: Annotated[int, Field(ge=2)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
-    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25  # share of the steps; one_cycle and cosine
-    step_every: Fraction = 0.34  # share of the epochs between two drops; step only
+    schedule: Literal["plateau", "one_cycle", "cosine", "step", "constant"] = "plateau"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the steps; plateau, one_cycle and cosine
+    cooldown: Fraction = 0.2  # share of the steps; plateau only
+    patience: Positive = 4  # evaluations without a better one after which the rate goes down; plateau only
+    step_every: Fraction = 0.34  # share of the steps between two drops; step only
     step_factor: Fraction = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
@@ -158,6 +162,12 @@ class Training(Part):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # of steps that train all stages; not set: where it pays
     compile: Literal["always", "never"] | None = None
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> "Training":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs both say how long to train: give one of them")
+        return self
 
 
 class Tuning(Part):

@@ -1,4 +1,4 @@
-"""Stored runs as tables: one tidy row per run, per trial, per epoch. Pure; the store reads, this arranges."""
+"""Stored runs as tables: a tidy row per run, trial or evaluation. Pure; the store reads, this arranges."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SECONDS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds")
-COSTS = (*SECONDS, "epochs", "trainable_parameters", "peak_memory_bytes")
-COUNTS = ("epochs", "trainable_parameters", "peak_memory_bytes")  # whole numbers, empty where there is none
+COSTS = (*SECONDS, "steps", "trainable_parameters", "peak_memory_bytes")
+COUNTS = ("steps", "trainable_parameters", "peak_memory_bytes")  # whole numbers, empty where there is none
 FIRST = ("study", "size", "similarity", "strategy", "seed")
 STAGE = "stage/"  # prefix of what is known of a stage: `stage/<depth>-<name>/<what>`
 PREDICTIONS = ("image", "target", "prediction", "truth", "predicted", "intersection", "group")
@@ -31,7 +31,7 @@ class FoundRun:
         params: the hyperparameters of its `RunSpec`, with their types.
         tags: all tags.
         artifacts: the address of its files.
-        epoch_metrics: the names of what was measured at each epoch.
+        curve_metrics: the names of what was measured at each evaluation.
     """
 
     run_id: str
@@ -41,7 +41,7 @@ class FoundRun:
     params: Mapping[str, Value]
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: str = ""
-    epoch_metrics: frozenset[str] = frozenset()
+    curve_metrics: frozenset[str] = frozenset()
 
     @property
     def failed_in_passing(self) -> bool:
@@ -147,10 +147,10 @@ def table(runs: Iterable[FoundRun], *extra: str) -> "pd.DataFrame":
 
 
 def curves(rows: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Return a row for each run and epoch: strategy, seed, epoch, then a column for each metric."""
+    """Return a row for each run and evaluation: strategy, seed, step, then a column for each metric."""
     import pandas as pd
 
-    first = ["strategy", "seed", "epoch"]
+    first = ["strategy", "seed", "step"]
     return pd.DataFrame(rows, columns=[*first, *sorted(set(_names(rows)) - set(first))])
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_SECONDS, LONGEST_PAUSE = 5.0, 300.0  # between two writes; the same while the store is gone
 FILES = "bench.files"  # the tag with a run's files and their bytes, without which it is not whole
-EPOCH = "epoch/"  # prefix of the per-epoch metrics
+CURVE = "curve/"  # prefix of what is measured at each evaluation
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 End = Literal["FINISHED", "FAILED", "KILLED"]
@@ -62,17 +62,17 @@ class LiveRun:
         self._writer, self._begin = writer, begin
         self._all_params = self._params = params
         self._points: list[Point] = []
-        self._epochs: set[int] = set()
+        self._steps: set[int] = set()
         self._not_finite: list[str] = []
         self._pause = FLUSH_SECONDS
         self._flush_at = time.monotonic() + FLUSH_SECONDS
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Take the values of an epoch; at most every five seconds all that was taken is written.
+    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the values of an evaluation; at most every five seconds all that was taken is written.
 
         If the store is gone the values are kept and written later: a run of hours doesn't end for that.
         """
-        self._take_epoch(epoch, metrics)
+        self._take_evaluation(step, metrics)
         if time.monotonic() < self._flush_at:
             return
         try:
@@ -87,7 +87,7 @@ class LiveRun:
         """Write what is left, the files and the result, then end the run: one that is FINISHED is complete.
 
         Args:
-            result: epochs of its curve that were not logged live are logged now.
+            result: what of its curve was not logged live is logged now.
             files: name in the store to file (`predictions.csv`, `weights/best.safetensors`).
 
         Raises:
@@ -98,16 +98,15 @@ class LiveRun:
         except RunGoneError as error:
             log.warning("bench: %s; it is made again", error)
             self.run_id, self._params = self._begin(), self._all_params
-            self._points, self._epochs, self._not_finite = [], set(), []
+            self._points, self._steps, self._not_finite = [], set(), []
             self._finish(result, files)
 
     def _finish(self, result: RunResult, files: Mapping[str, Path]) -> None:
         for row in result.curve:
-            if int(row["epoch"]) not in self._epochs:
-                self._take_epoch(int(row["epoch"]), row)
-        self._take(result.metrics, result.best_epoch)
-        costs = {name: getattr(result, name) for name in COSTS if name != "epochs"}
-        self._take({**costs, "epochs": len(self._epochs)}, 0)
+            if int(row["step"]) not in self._steps:
+                self._take_evaluation(int(row["step"]), row)
+        self._take(result.metrics, result.best_step)
+        self._take({name: getattr(result, name) for name in COSTS}, 0)
         for name, file in files.items():
             self._writer.upload(self.run_id, name, file)
         tags = {
@@ -132,9 +131,9 @@ class LiveRun:
             self._writer.write(self.run_id, self._points, self._params, NOTHING)
             self._writer.close(self.run_id, "KILLED")
 
-    def _take_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._epochs.add(epoch)
-        self._take({EPOCH + name: value for name, value in metrics.items() if name != "epoch"}, epoch)
+    def _take_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._steps.add(step)
+        self._take({CURVE + name: value for name, value in metrics.items() if name != "step"}, step)
 
     def _take(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue values; MLflow would keep infinity as the largest float, so it is only named."""

@@ -20,7 +20,7 @@ from bench.system.processes import has_ended
 from bench.tracking import frames, store_uri
 from bench.tracking.connection import PAGE, Connection
 from bench.tracking.frames import FoundRun, FoundStudy
-from bench.tracking.live_run import EPOCH, FILES, NOTHING
+from bench.tracking.live_run import CURVE, FILES, NOTHING
 from bench.tracking.score_files import SCORES, read_scores
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ class Reader:
         found = self._connection.search(_having({"bench.key": arm_key, "purpose": "arm"}))
         return {run.info.run_id: run.data.tags for run in found}
 
-    def epoch_values(self, runs: Sequence[FoundRun], metric: str) -> dict[str, list[tuple[int, float]]]:
-        """Return a metric such as `val/accuracy` by run id: (epoch, value), in the order of epochs."""
-        name, values = EPOCH + metric, {run.run_id: dict[int, float]() for run in runs}
-        having = [run.run_id for run in runs if name in run.epoch_metrics]
-        for run_id, epoch, value in self._histories(having, name):
-            values[run_id][epoch] = value
-        return {run_id: sorted(epochs.items()) for run_id, epochs in values.items()}
+    def curve_values(self, runs: Sequence[FoundRun], metric: str) -> dict[str, list[tuple[int, float]]]:
+        """Return a metric such as `val/accuracy` by run id: (step, value), in the order of steps."""
+        name, values = CURVE + metric, {run.run_id: dict[int, float]() for run in runs}
+        having = [run.run_id for run in runs if name in run.curve_metrics]
+        for run_id, step, value in self._histories(having, name):
+            values[run_id][step] = value
+        return {run_id: sorted(steps.items()) for run_id, steps in values.items()}
 
     def runs_frame(self, keys: Iterable[str]) -> "pd.DataFrame":
         """Return a row for each final run, DONE or FAILED, in the order of keys: see `frames.table`."""
@@ -113,15 +113,15 @@ class Reader:
         return frames.table(frames.by_trial(self._ended(Purpose.TRIAL), arm_keys), "trial")
 
     def curves_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
-        """Return a row for each run and epoch: strategy, seed, epoch, `train_loss`, `val_accuracy`, ..."""
+        """Return a row for each run and evaluation: strategy, seed, step, `train_loss`, ..."""
         who = {run.run_id: _who(run) for run in runs}
         rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for name in sorted({name for run in runs for name in run.epoch_metrics}):
+        for name in sorted({name for run in runs for name in run.curve_metrics}):
             for run_id, step, value in self._histories(
-                [r.run_id for r in runs if name in r.epoch_metrics], name
+                [r.run_id for r in runs if name in r.curve_metrics], name
             ):
-                row = rows.setdefault((run_id, step), {**who[run_id], "epoch": step})
-                row[frames.column(name.removeprefix(EPOCH))] = value
+                row = rows.setdefault((run_id, step), {**who[run_id], "step": step})
+                row[frames.column(name.removeprefix(CURVE))] = value
         order = {run_id: place for place, run_id in enumerate(who)}
         return frames.curves([rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))])
 
@@ -254,9 +254,9 @@ def _found(run: Any) -> FoundRun:
         run_id=run.info.run_id,
         key=tags["bench.run_key"],
         status=Status(tags["bench.status"]),
-        metrics={n: v for n, v in run.data.metrics.items() if not n.startswith(EPOCH)},
+        metrics={n: v for n, v in run.data.metrics.items() if not n.startswith(CURVE)},
         params=json.loads(tags["bench.params"]),
         tags=tags,
         artifacts=run.info.artifact_uri,
-        epoch_metrics=frozenset(n for n in run.data.metrics if n.startswith(EPOCH)),
+        curve_metrics=frozenset(n for n in run.data.metrics if n.startswith(CURVE)),
     )

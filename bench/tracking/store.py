@@ -2,8 +2,8 @@
 
 Runs nest: study > strategy (an arm) > trials and seeds. Every run carries the tags `study`, `strategy`,
 `seed` and `purpose`, so that a person can filter and group by them. Final values are metrics named
-`val/accuracy`; what was measured at each epoch is named `epoch/val/accuracy`, because MLflow shows only the
-last value of a name.
+`val/accuracy`; what was measured at each evaluation is named `curve/val/accuracy`, because MLflow shows only
+the last value of a name.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -20,7 +20,7 @@ MOST_IMAGES = 8  # trained on and evaluated; a solver needs one of each class
 
 
 def try_step(setup: TrainingSetup, arm: Arm, parts: Split) -> tuple[str, int]:
-    """Train an arm for one epoch of a small batch; return its matrix and how many parameters it trains.
+    """Train an arm for one step of a small batch; return its matrix and how many parameters it trains.
 
     What it stores is removed again.
 
@@ -39,7 +39,7 @@ def try_step(setup: TrainingSetup, arm: Arm, parts: Split) -> tuple[str, int]:
         setup.forget_features()  # they would write to the folder of the arm before
         try:
             problem = setup.problem(RunSpec(arm, params, 0, Purpose.TRIAL), few)
-            once = problem.training.model_copy(update={"epochs": len(problem.plan.phases)})
+            once = problem.training.model_copy(update={"steps": None, "epochs": len(problem.plan.phases)})
             train_as_planned(replace(problem, training=once))
         except (DivergedError, RuntimeError, ValueError) as error:
             raise InputError(str(error).splitlines()[0][:200], arm.strategy) from error

@@ -26,22 +26,23 @@ class Checkpoint:
 
     Args:
         conditions: under which it goes on to the numbers of an undisturbed run: versions, device, images.
-        phase_end: epochs that the run has trained when the phase under way ends.
+        phase: the number of the phase under way.
+        first_place: of that phase in the curve; its course follows from the curve.
         trained: what came of it so far.
         model: the tensors that the plan lets change.
-        optimizer, schedule: their states, as torch has them.
-        losses: of the epoch's steps so far, each times its images; shape (steps,).
+        optimizer: its state, as torch has it.
+        losses: of the steps since the last evaluation, each times its images; shape (steps,).
         rate: the learning rate of the last step.
         random: the state of torch's generator on the CPU.
         random_cuda: of that on the GPU; None where there is none.
     """
 
     conditions: Mapping[str, str | int]
-    phase_end: int
+    phase: int
+    first_place: int
     trained: Trained
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    schedule: Mapping[str, Any]
     losses: Tensor
     rate: float
     random: Tensor

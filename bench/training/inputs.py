@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.data.augmentation import augment, evaluation_view, view_numbers
 from bench.data.dataset import Dataset
+from bench.study.allowance import batches_per_epoch
 from bench.study.schema import Target
 from bench.training.device_arrays import DeviceArray
 
@@ -75,4 +76,4 @@ def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     A batch has at most `size` images, or one more where a single one would be left over: BatchNorm can't
     train on one.
     """
-    yield from np.array_split(indices, max(1, min(-(-len(indices) // size), len(indices) // 2)))
+    yield from np.array_split(indices, batches_per_epoch(len(indices), size))

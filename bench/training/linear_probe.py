@@ -21,11 +21,12 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from bench.strategies.plan import Solver
+from bench.study.allowance import evaluation_steps
 from bench.training.cached_features import Features
 from bench.training.inputs import batches
 from bench.training.metrics import score
 from bench.training.optimizers import freeze
-from bench.training.problem import Row, Trained, TrainingProblem, evaluate, note_epoch
+from bench.training.problem import Row, Trained, TrainingProblem, evaluate, note_evaluation
 
 MOST_ITERATIONS = 1000
 # Estimators whose C, the inverse of the L2 strength, is set before each fit.
@@ -39,7 +40,7 @@ def solve(problems: Sequence[TrainingProblem]) -> list[Trained]:
     """Solve every run's problem, each of one phase; runs on the same features share a path of L2 strengths.
 
     Returns:
-        What came of each, in order, with a curve of one row, that of the last epoch.
+        What came of each, in order, with a curve of one row, at the last of the steps that it may take.
 
     Raises:
         ValueError: if the head is not a linear layer.
@@ -73,10 +74,11 @@ def _solve_one(problem: TrainingProblem, estimator: Any) -> Trained:
         loss = score(problem.model.head(features), problem.labels[problem.train])["loss"]
     result = Trained(train_seconds=time.perf_counter() - started)
     solved = time.perf_counter()
-    row: Row = {"epoch": problem.training.epochs - 1, "learning_rate": 0.0, "train/loss": loss}
+    last = evaluation_steps(problem.training, len(problem.train))[-1]
+    row: Row = {"step": last, "learning_rate": 0.0, "train/loss": loss}
     row |= {f"val/{name}": value for name, value in evaluate(problem, problem.val).items()}
     result.eval_seconds = time.perf_counter() - solved
-    note_epoch(problem, result, row)
+    note_evaluation(problem, result, row)
     return result
 
 

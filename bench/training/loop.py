@@ -1,19 +1,19 @@
 """The one training loop."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from bench.core.runs import derive_seed
-from bench.strategies.plan import TransferPlan
+from bench.study.allowance import evaluation_steps
+from bench.study.metrics import METRICS
 from bench.system.signals import deferred_interrupt
 from bench.training.checkpoints import Checkpoint, CheckpointFile
-from bench.training.inputs import batches
 from bench.training.linear_probe import solve_head
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
 from bench.training.problem import (
@@ -21,12 +21,12 @@ from bench.training.problem import (
     Row,
     Trained,
     TrainingProblem,
-    epoch_order,
     evaluate,
-    note_epoch,
+    next_batches,
+    note_evaluation,
     trained_state,
 )
-from bench.training.schedules import build_schedule
+from bench.training.schedules import Course, set_rates
 from bench.training.start_penalty import StartPenalty
 
 
@@ -35,11 +35,11 @@ def train(
     callback: PruningCallback = lambda _row: True,
     file: CheckpointFile | None = None,
 ) -> Trained:
-    """Train to the last epoch, or until `callback` says no, and restore the best epoch by val.
+    """Train to the end, or until `callback` says no, and restore the weights of the best evaluation.
 
     Args:
         problem: what to train.
-        callback: asked after each epoch whether to go on; after a resumption again for those before it.
+        callback: asked after each evaluation; after a resumption again for those before it.
         file: where training goes on from if it was begun before, and is saved to now and then.
 
     Raises:
@@ -51,33 +51,36 @@ def train(
     result = saved.trained if saved else Trained()
     result.stopped = not all(map(callback, result.curve))
     penalty = StartPenalty(problem.model, problem.plan.l2_sp)
-    last = 0
-    for number, epochs in phase_epochs(problem.plan, problem.training.epochs):
-        last += epochs
-        if result.stopped or (saved and last < saved.phase_end):
+    for number, evaluations in phase_evaluations(problem):
+        if result.stopped or (saved and number < saved.phase):
             continue
         if problem.plan.phases[number].is_solved:
             result.train_seconds += solve_head(problem.in_phase(number), problem.plan.phases[number].solver)
             continue
-        loop = _loop(problem.in_phase(number), number, epochs, file, penalty)
-        if saved and saved.phase_end == last:
+        loop = _loop(problem.in_phase(number), number, evaluations, len(result.curve), file, penalty)
+        if saved and number == saved.phase:
             loop.restore(saved)
-        while len(result.curve) < last and not result.stopped:
-            row = loop.epoch(result, last)
-            row |= loop.evaluate(result, last)
+        while not (loop.course.is_over or result.stopped):
+            row = loop.interval(result)
+            row |= loop.evaluate(result)
             with deferred_interrupt() as stopping:
-                note_epoch(problem, result, row)
-                loop.losses = []
+                note_evaluation(problem, result, row)
+                loop.note(row)
                 result.stopped = not callback(row)
                 if stopping():
-                    loop.save(result, last)
+                    loop.save(result)
     if not result.stopped:
         problem.model.load_state_dict(result.best, strict=False)
     return result
 
 
 def _loop(
-    problem: TrainingProblem, number: int, epochs: int, file: CheckpointFile | None, penalty: StartPenalty
+    problem: TrainingProblem,
+    number: int,
+    evaluations: Sequence[int],
+    first_place: int,
+    file: CheckpointFile | None,
+    penalty: StartPenalty,
 ) -> "_Loop":
     """Freeze what a phase doesn't train, and return the loop of its steps."""
     plan, training = problem.plan, problem.training
@@ -87,64 +90,77 @@ def _loop(
         problem.model, multipliers, problem.learning_rate, problem.weight_decay, training
     )
     penalty.replace_decay(optimizer, plan.stages)
-    schedule = build_schedule(optimizer, training, epochs * -(-len(problem.train) // training.batch_size))
-    return _Loop(problem, optimizer, schedule, file, number, penalty)
+    course = Course(training, evaluations, may_stop=not plan.trains_only_head)
+    return _Loop(problem, optimizer, course, file, number, first_place, penalty)
 
 
 @dataclass
 class _Loop:
-    """The steps of a phase, and all that decides the ones to come."""
+    """The steps of a phase, and all that decides the ones to come.
+
+    Args:
+        first_place: of the phase in the curve.
+    """
 
     problem: TrainingProblem
     optimizer: Optimizer
-    schedule: LambdaLR
+    course: Course
     file: CheckpointFile | None
     phase: int
+    first_place: int
     penalty: StartPenalty
-    losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, each times its images
+    losses: list[Tensor] = field(default_factory=list)  # since the last evaluation, each times its images
     rate: float = 0.0  # of the last step
 
     def __post_init__(self) -> None:
         self.forward = self.problem.execution.forward(self.problem.forward)
 
-    def epoch(self, result: Trained, phase_end: int) -> Row:
-        """Train to the end of the epoch; return its row, without val."""
-        problem, number = self.problem, len(result.curve)
-        order = epoch_order(problem, number)
+    def interval(self, result: Trained) -> Row:
+        """Train until the next evaluation; return its row, without val."""
+        problem, course = self.problem, self.course
+        done, last = course.steps_done, course.next_evaluation
         problem.model.set_training(problem.plan.in_training_mode(self.phase))
+        coming = next_batches(problem, result.steps, last - done)
         started = time.perf_counter()
         with deferred_interrupt() as stopping:
-            for batch in list(batches(order, problem.training.batch_size))[len(self.losses) :]:
-                self._step(batch, number)
+            for epoch, batch in coming[len(self.losses) :]:
+                self._step(batch, epoch, done + len(self.losses))
                 if self.file and (stopping() or self.file.is_due):
                     result.train_seconds += time.perf_counter() - started
-                    self.save(result, phase_end)
+                    self.save(result)
                     started = time.perf_counter()
                 if stopping():
                     break
-        train_loss = torch.stack(self.losses).sum().item() / len(order)
+        train_loss = torch.stack(self.losses).sum().item() / sum(len(batch) for _, batch in coming)
         result.train_seconds += time.perf_counter() - started
-        return {"epoch": number, "learning_rate": self.rate, "train/loss": train_loss}
+        return {"step": result.steps + last - done, "learning_rate": self.rate, "train/loss": train_loss}
 
-    def evaluate(self, result: Trained, phase_end: int) -> Row:
-        """Return the scores on val after an epoch; a request to stop saves the epoch's steps first."""
+    def note(self, row: Row) -> None:
+        """Note what the evaluation at the end of an interval gave."""
+        metric = self.problem.metric
+        self.course.note(METRICS[metric].sign * row[f"val/{metric}"])
+        self.losses = []
+
+    def evaluate(self, result: Trained) -> Row:
+        """Return the scores on val; a request to stop saves the steps before it first."""
         started = time.perf_counter()
         try:
             scores = evaluate(self.problem, self.problem.val)
         except KeyboardInterrupt:
-            self.save(result, phase_end)
+            self.save(result)
             raise
         result.eval_seconds += time.perf_counter() - started
         return {f"val/{name}": value for name, value in scores.items()}
 
-    def save(self, result: Trained, phase_end: int) -> None:
+    def save(self, result: Trained) -> None:
         """Write the checkpoint, where there is one, after a whole step."""
         if self.file:
-            self.file.save(self._checkpoint(result, phase_end))
+            self.file.save(self._checkpoint(result))
 
-    def _step(self, batch: np.ndarray, epoch: int) -> None:
+    def _step(self, batch: np.ndarray, epoch: int, number: int) -> None:
         """Take a step, on all its images at once or by micro-batches with accumulated gradients."""
         problem, optimizer = self.problem, self.optimizer
+        self.rate = set_rates(optimizer, self.course, number)
         optimizer.zero_grad()
         losses = []
         for micro_batch in np.array_split(batch, max(1, min(problem.micro_batches, len(batch) // 2))):
@@ -156,20 +172,18 @@ class _Loop:
             losses.append(loss.detach() * len(micro_batch))
         self.penalty.add_gradients()
         clip_gradients(optimizer.param_groups, problem.training.gradient_clip)
-        self.rate = max(group["lr"] for group in optimizer.param_groups)
         optimizer.step()
-        self.schedule.step()
         self.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
 
-    def _checkpoint(self, result: Trained, phase_end: int) -> Checkpoint:
+    def _checkpoint(self, result: Trained) -> Checkpoint:
         device = torch.device(self.problem.execution.device)
         return Checkpoint(
             conditions=_conditions(self.problem),
-            phase_end=phase_end,
+            phase=self.phase,
+            first_place=self.first_place,
             trained=result,
             model=trained_state(self.problem.model, self.problem.plan),
             optimizer=self.optimizer.state_dict(),
-            schedule=self.schedule.state_dict(),
             losses=torch.stack(self.losses) if self.losses else torch.empty(0),
             rate=self.rate,
             random=torch.get_rng_state(),
@@ -178,10 +192,12 @@ class _Loop:
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on after the last step that was saved."""
+        self.first_place = saved.first_place
+        for row in saved.trained.curve[self.first_place :]:
+            self.note(row)
         device = torch.device(self.problem.execution.device)
         self.problem.model.load_state_dict(saved.model, strict=False)
         self.optimizer.load_state_dict(dict(saved.optimizer))
-        self.schedule.load_state_dict(dict(saved.schedule))
         self.losses, self.rate = list(saved.losses.to(device)), saved.rate
         torch.set_rng_state(saved.random)
         if saved.random_cuda is not None:
@@ -208,12 +224,17 @@ def _load(problem: TrainingProblem, file: CheckpointFile | None) -> Checkpoint |
     return saved if saved and saved.conditions == _conditions(problem) else None
 
 
-def phase_epochs(plan: TransferPlan, epochs: int) -> list[tuple[int, int]]:
-    """Return the numbers of the phases, each with its epochs, divided by rounding where each phase ends.
+def phase_evaluations(problem: TrainingProblem) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the numbers of the phases, each with its steps after which val is looked at, from its first.
 
-    A phase that gets none is left out, but for one that is solved, which needs none.
+    The evaluations are divided by rounding where each phase ends. A phase that gets none is left out, but for
+    one that is solved, which needs none.
     """
-    ends = [round(epochs * sum(p.share for p in plan.phases[: n + 1])) for n in range(len(plan.phases))]
-    counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    phases = enumerate(zip(plan.phases, counts, strict=True))
-    return [(number, count) for number, (phase, count) in phases if count or phase.is_solved]
+    plan, every = problem.plan, evaluation_steps(problem.training, len(problem.train))
+    ends = [round(len(every) * sum(p.share for p in plan.phases[: n + 1])) for n in range(len(plan.phases))]
+    found = []
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        before = every[start - 1] if start else 0
+        if end > start or plan.phases[number].is_solved:
+            found.append((number, tuple(step - before for step in every[start:end])))
+    return found

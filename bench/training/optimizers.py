@@ -87,7 +87,8 @@ def build_optimizer(
             members = [p for (_, p), is_plain in pairs if is_plain == exempt and p.requires_grad]
             if members:
                 rate = learning_rate * multiplier
-                groups.append({"params": members, "lr": rate, "weight_decay": decay, "stage": stage})
+                rates = {"lr": rate, "peak_lr": rate}
+                groups.append({"params": members, **rates, "weight_decay": decay, "stage": stage})
     fused = all(p.device.type in {"cpu", "cuda"} for p in model.parameters())
     if training.optimizer == "sgd":
         return SGD(

@@ -6,7 +6,7 @@ more in calls than in arithmetic.
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from bench.study.allowance import evaluation_steps
 from bench.training.cached_features import Features
 from bench.training.inputs import batches
 from bench.training.optimizers import build_optimizer, clip_gradients, freeze
-from bench.training.problem import DivergedError, Row, Trained, TrainingProblem, epoch_order, note_epoch
-from bench.training.schedules import build_schedule
+from bench.training.problem import (
+    DivergedError,
+    Row,
+    Trained,
+    TrainingProblem,
+    next_batches,
+    note_evaluation,
+)
+from bench.training.schedules import Course, set_rates
 
 
 def can_train_together(problems: Sequence[TrainingProblem]) -> bool:
@@ -35,7 +43,7 @@ def can_train_together(problems: Sequence[TrainingProblem]) -> bool:
 
 
 def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedError]:
-    """Train all heads to the last epoch and restore the best epoch of each; see `training.train`.
+    """Train all heads to the end and restore the best weights of each; see `training.train`.
 
     The seconds of a run are its share of those of all.
 
@@ -49,17 +57,18 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
     results: list[Trained | DivergedError] = [Trained() for _ in problems]
     heads = [problem.model.head for problem in problems]
     optimizers = [_optimizer(problem) for problem in problems]
-    groups = [list(own.param_groups) for own in optimizers]
+    groups = [list(alone.param_groups) for alone in optimizers]
     optimizer = optimizers[0]
     for group in itertools.chain(*groups[1:]):
         optimizer.add_param_group(group)
-    schedule = build_schedule(
-        optimizer, training, training.epochs * -(-len(problems[0].train) // training.batch_size)
-    )
-    for epoch in range(training.epochs):
+    course = Course(training, evaluation_steps(training, len(problems[0].train)), may_stop=False)
+    while not course.is_over:
         started = time.perf_counter()
+        done, last = course.steps_done, course.next_evaluation
         losses = torch.zeros(len(problems), device=problems[0].labels.device)
-        for chosen in _steps(problems, epoch):
+        coming = [next_batches(problem, done, last - done) for problem in problems]
+        for step, own in enumerate(zip(*coming, strict=True), done):
+            (epoch, *_), chosen = zip(*own, strict=True)
             inputs = [t.inputs.train(b, t.seed, epoch) for t, b in _distinct(problems, chosen)]
             labels = torch.stack([t.labels[b] for t, b in zip(problems, chosen, strict=True)])
             with problems[0].execution.autocast():
@@ -68,14 +77,15 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
             loss = loss.view(labels.shape[:2]).mean(1)
             optimizer.zero_grad()
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            for own in groups:
-                clip_gradients(own, training.gradient_clip)
-            rates = [max(group["lr"] for group in own) for own in groups]
+            for own_groups in groups:
+                clip_gradients(own_groups, training.gradient_clip)
+            set_rates(optimizer, course, step)
             optimizer.step()
-            schedule.step()
             losses += loss.detach() * len(chosen[0])
+        rates = [max(group["lr"] for group in own_groups) for own_groups in groups]
+        images = sum(len(batch) for _, batch in coming[0])
         trained = time.perf_counter()
-        rows = _rows(problems, heads, epoch, rates, (losses / len(problems[0].train)).tolist())
+        rows = _rows(problems, heads, last, rates, (losses / images).tolist())
         evaluated = time.perf_counter()
         for place, (problem, row) in enumerate(zip(problems, rows, strict=True)):
             result = results[place]
@@ -84,9 +94,10 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
             result.train_seconds += (trained - started) / len(problems)
             result.eval_seconds += (evaluated - trained) / len(problems)
             try:
-                note_epoch(problem, result, row)
+                note_evaluation(problem, result, row)
             except DivergedError as error:
                 results[place] = error
+        course.note(0.0)  # heads on stored features cost next to nothing: none stops at a plateau
     for problem, result in zip(problems, results, strict=True):
         if isinstance(result, Trained):
             problem.model.load_state_dict(result.best, strict=False)
@@ -100,12 +111,6 @@ def _optimizer(problem: TrainingProblem) -> Optimizer:
     return build_optimizer(
         problem.model, multipliers, problem.learning_rate, problem.weight_decay, problem.training
     )
-
-
-def _steps(problems: Sequence[TrainingProblem], epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield for each step the images that each run takes, in the order that it has alone."""
-    size = problems[0].training.batch_size
-    return zip(*(batches(epoch_order(problem, epoch), size) for problem in problems), strict=True)
 
 
 def _distinct(
@@ -132,11 +137,11 @@ def _apply(heads: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
 def _rows(
     problems: Sequence[TrainingProblem],
     heads: Sequence[nn.Module],
-    epoch: int,
+    step: int,
     rates: Sequence[float],
     losses: Sequence[float],
 ) -> list[Row]:
-    """Return an epoch's row of the curve for each run."""
+    """Return the row of the curve after a step for each run."""
     size = problems[0].inputs.eval_batch
     parts = []
     for chosen in zip(*(batches(problem.val, size) for problem in problems), strict=True):
@@ -146,7 +151,7 @@ def _rows(
     logits = torch.cat(parts, 1)
     rows = []
     for problem, own, rate, loss in zip(problems, logits, rates, losses, strict=True):
-        row = {"epoch": epoch, "learning_rate": rate, "train/loss": loss}
+        row = {"step": step, "learning_rate": rate, "train/loss": loss}
         scores = problem.targets.score(own, problem.val, (problem.metric,))
         rows.append(row | {f"val/{name}": value for name, value in scores.items()})
     return rows

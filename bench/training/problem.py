@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.models.adapters import plain_tensors
 from bench.models.factory import TransferModel
 from bench.strategies.plan import TransferPlan
+from bench.study.allowance import batches_per_epoch
 from bench.study.metrics import METRICS
 from bench.study.schema import Training
 from bench.training.execution import Execution
@@ -41,7 +42,7 @@ class TrainingProblem:
         model: the whole model, whose parameters are trained.
         forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
         targets: what is to be got right.
-        metric: the name of the metric that chooses the best epoch.
+        metric: the name of the metric that chooses the best evaluation.
         l2_strength: of a phase that is solved: the loss is the sum over images plus this / 2 times the
             squared norm of the weights.
         routes: for each phase, where more of the model is as it started than in the whole plan.
@@ -82,10 +83,16 @@ class TrainingProblem:
 
 @dataclass
 class Trained:
-    """What came of training: the curve, and the best epoch's weights, restored in the model."""
+    """What came of training: the curve, and the weights at its best evaluation, restored in the model.
+
+    Args:
+        curve: a row for each evaluation on val, with the optimisation steps taken until then.
+        best_place: in the curve.
+        stopped: whether it was ended from outside, and has no weights to restore.
+    """
 
     curve: list[Row] = field(default_factory=list)
-    best_epoch: int = 0
+    best_place: int = 0
     best: Mapping[str, Tensor] = field(default_factory=dict)
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -93,12 +100,17 @@ class Trained:
 
     @property
     def best_row(self) -> Row:
-        """The epoch whose weights are restored."""
-        return self.curve[self.best_epoch]
+        """The evaluation whose weights are restored."""
+        return self.curve[self.best_place]
+
+    @property
+    def steps(self) -> int:
+        """The optimisation steps taken until the last evaluation."""
+        return int(self.curve[-1]["step"]) if self.curve else 0
 
 
 def truncate(result: Trained | DivergedError, metric: str, callback: PruningCallback) -> Trained:
-    """Return a training that went to its end as it would have been had it been asked at each epoch.
+    """Return a training that went to its end as it would have been had `callback` been asked each time.
 
     Raises:
         DivergedError: if that is what came of it.
@@ -109,7 +121,7 @@ def truncate(result: Trained | DivergedError, metric: str, callback: PruningCall
         if not callback(row):
             share = number / len(result.curve)
             curve = result.curve[:number]
-            best = max(range(number), key=lambda epoch: _rank(curve[epoch], metric))
+            best = max(range(number), key=lambda place: _rank(curve[place], metric))
             return Trained(curve, best, {}, result.train_seconds * share, result.eval_seconds * share, True)
     return result
 
@@ -120,23 +132,33 @@ def epoch_order(problem: TrainingProblem, epoch: int) -> np.ndarray:
     return order
 
 
-def note_epoch(problem: TrainingProblem, result: Trained, row: Row) -> None:
-    """Add an epoch to the curve, and keep its weights if it is the best so far.
+def next_batches(problem: TrainingProblem, first: int, count: int) -> list[tuple[int, np.ndarray]]:
+    """Return the epoch and the training images of `count` steps from the step `first` on, counted from 0."""
+    size = problem.training.batch_size
+    per_epoch = batches_per_epoch(len(problem.train), size)
+    found: list[tuple[int, np.ndarray]] = []
+    for epoch in range(first // per_epoch, -(-(first + count) // per_epoch)):
+        found += ((epoch, batch) for batch in batches(epoch_order(problem, epoch), size))
+    return found[first % per_epoch :][:count]
+
+
+def note_evaluation(problem: TrainingProblem, result: Trained, row: Row) -> None:
+    """Add an evaluation to the curve, and keep the weights if it is the best so far.
 
     Raises:
         DivergedError: if a value is not finite.
     """
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad:
-        raise DivergedError(f"{bad[0]} is not finite in epoch {len(result.curve) + 1}")
+        raise DivergedError(f"{bad[0]} is not finite after step {row['step']:g}")
     result.curve.append(row)
     if not result.best or _rank(row, problem.metric) > _rank(result.best_row, problem.metric):
-        result.best_epoch = len(result.curve) - 1
+        result.best_place = len(result.curve) - 1
         result.best = trained_state(problem.model, problem.plan)
 
 
 def _rank(row: Row, metric: str) -> tuple[float, float]:
-    """Return what the best epoch has most of: the metric on val, then, among equals, the lower loss."""
+    """Return what the best evaluation has most of: the metric on val, then, among equals, the lower loss."""
     return METRICS[metric].sign * row[f"val/{metric}"], -row["val/loss"]
 
 

@@ -17,6 +17,7 @@ from bench.models.factory import TransferModel, build, statistics, with_adapter,
 from bench.models.weights import Origin
 from bench.strategies.plan import TransferPlan
 from bench.strategies.registry import STRATEGIES
+from bench.study.allowance import evaluation_steps
 from bench.study.schema import Study
 from bench.system.notices import warn_once
 from bench.system.provenance import describe
@@ -106,7 +107,8 @@ class TrainingSetup:
             plans = [strategy.plan(len(self.stages), strategy.defaults) for strategy in strategies]
             runs = sum(plan.trains_all for plan in plans) * (study.tuning.trials + study.seeds)
             sizes = Counter(len(batch) for batch in batches(np.arange(images), training.batch_size))
-            steps = {size: count * runs * training.epochs for size, count in sizes.items()}
+            taken = evaluation_steps(training, images)[-1] * runs
+            steps = {size: round(taken * count / sizes.total()) for size, count in sizes.items()}
             self._compiled[images] = compiled_where_it_pays(
                 self.execution, training, lambda: self._build("he", 0), study.target.image_size, steps
             )

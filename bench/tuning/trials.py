@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from bench.core.runs import Status, Value
 
-Report = Callable[[int, float], bool]  # (epochs trained, the study's metric on val) to whether it goes on
+Report = Callable[[int, float], bool]  # (optimisation steps, the study's metric on val) to whether it goes on
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to run: its number from 0, its hyperparameters, and where its epochs are reported.
+    """A trial to run: its number from 0, its hyperparameters, and where its evaluations are reported.
 
     Args:
         known: its result is known, and it is here only because the others of its group are trained with it.
@@ -30,9 +30,9 @@ class FinishedTrial:
         number: from 0.
         params: its hyperparameters.
         status: how it ended.
-        score: the study's metric on val at the best epoch; of a trial that is DONE.
-        loss: on val, at that epoch: it decides between equal scores.
-        reports: the study's metric on val by epochs trained, in order.
+        score: the study's metric on val at the best evaluation; of a trial that is DONE.
+        loss: on val, then: it decides between equal scores.
+        reports: the study's metric on val by optimisation steps, in order.
         diverged: it FAILED for what it is: tried again it would fail again.
     """
 

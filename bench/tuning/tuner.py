@@ -3,6 +3,9 @@
 Nothing is kept here: an Optuna study is rebuilt in memory from the trials that are finished, whenever it is
 to propose one, or to judge one that is running. What is proposed depends on the trials before it alone, by
 number, since the sampler is seeded by the trial's number: whoever goes on gets what the first would have got.
+
+The first trials fill the search space evenly, from a scrambled Sobol sequence (Bousquet et al. 2017,
+"Critical hyper-parameters: no random, no cry"); TPE proposes those behind them, and learns from them.
 """
 
 import warnings
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -31,7 +35,8 @@ STATES = {
     Status.FAILED: TrialState.FAIL,
 }
 DIRECTIONS = {"higher": StudyDirection.MAXIMIZE, "lower": StudyDirection.MINIMIZE}
-_RANDOM_SHARE = 3  # the first of every three trials are random, then TPE learns from them
+_QUASI_RANDOM = 10  # trials, the defaults among them, before TPE learns from them
+_LONGEST_SEQUENCE = 4  # 2 to this power are that many and more: Sobol's points come in powers of two
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,21 @@ class Tuner:
     Args:
         strategy: the arm's: its search space and defaults.
         study: its `val/<metric>` is maximised, or minimised where lower values are better.
+        evaluations: after how many steps a trial is evaluated.
         finished: the trials that count; those that are missing are run.
     """
 
-    def __init__(self, strategy: Strategy, study: Study, finished: Iterable[FinishedTrial] = ()) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        study: Study,
+        evaluations: Sequence[int],
+        finished: Iterable[FinishedTrial] = (),
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.strategy, self.tuning, self.metric = strategy, study.tuning, METRICS[study.metric]
         self.space = search_space(strategy)
-        self.pruner = build_pruner(study.tuning, study.training.epochs)
+        self.pruner = build_pruner(study, evaluations)
         self.finished = {trial.number: trial for trial in finished if trial.number < study.tuning.trials}
 
     @property
@@ -79,8 +91,9 @@ class Tuner:
         Args:
             objective: runs trials that were asked for together and gives their results, in order, but for
                 those that are known.
-            together: ask for groups, each of as many as begin at random; else for one at a time. Groups
-                begin at the same numbers always: what a killed process left of one is trained with all of it.
+            together: ask for groups, each of as many as don't learn from others; else for one at a time.
+                Groups begin at the same numbers always: what a killed process left of one is trained with all
+                of it.
         """
         group = self._startup_trials if together else 1
         while missing := self.missing:
@@ -101,10 +114,8 @@ class Tuner:
         study = self.study_before(numbers[0])
         params: dict[int, Mapping[str, Value]] = {}
         for number in numbers:
-            fixed = self.finished[number].params if number in self.finished else None
-            if number == 0:
-                fixed = self.strategy.defaults
-            trial = self.start(study, fixed, None if fixed and number else self._sampler(number))
+            fixed = self.finished[number].params if number in self.finished else self._planned(number)
+            trial = self.start(study, fixed, None if fixed else self._sampler(number))
             params[number] = trial.params
         return params
 
@@ -116,8 +127,8 @@ class Tuner:
         for _, finished in sorted(self.finished.items()):
             if finished.number < number and not finished.failed_in_passing:
                 trial = self.start(study, finished.params)
-                for epoch, value in finished.reports:
-                    trial.report(value, epoch)
+                for step, value in finished.reports:
+                    trial.report(value, step)
                     trial.should_prune()  # the pruner notes what it has seen
                 study.tell(trial, finished.score, STATES[finished.status])
         return study
@@ -133,8 +144,27 @@ class Tuner:
 
     @property
     def _startup_trials(self) -> int:
-        """How many trials are drawn before TPE learns from them."""
-        return max(2, self.tuning.trials // _RANDOM_SHARE)
+        """How many trials there are before TPE learns from them."""
+        return min(_QUASI_RANDOM, self.tuning.trials)
+
+    def _planned(self, number: int) -> Mapping[str, Value] | None:
+        """Return the hyperparameters of a trial that learns from no other; None: it does."""
+        if number == 0:
+            return self.strategy.defaults
+        if number >= self._startup_trials or not self.space:
+            return None
+        space = self.strategy.search_space
+        point = self._sequence[number - 1]
+        return {name: span.at(float(share)) for (name, span), share in zip(space.items(), point, strict=True)}
+
+    @cached_property
+    def _sequence(self) -> np.ndarray:
+        """Points that fill the unit cube of the search space evenly, shape (16, D)."""
+        from scipy.stats.qmc import Sobol
+
+        seed = derive_seed(self.tuning.seed, "sobol")
+        points: np.ndarray = Sobol(len(self.space), rng=seed).random_base2(_LONGEST_SEQUENCE)
+        return points
 
     def _sampler(self, number: int) -> BaseSampler:
         """Return the sampler of a trial, seeded by its number."""
@@ -161,10 +191,10 @@ class _RunningTrial:
     def _trial(self) -> optuna.Trial:
         return self.tuner.start(self.tuner.study_before(self.number), self.params)
 
-    def report(self, epoch: int, value: float) -> bool:
-        """Note an epoch's value; say whether the trial goes on."""
-        self.reports.append((epoch, value))
-        self._trial.report(value, epoch)
+    def report(self, step: int, value: float) -> bool:
+        """Note the value of an evaluation; say whether the trial goes on."""
+        self.reports.append((step, value))
+        self._trial.report(value, step)
         return not self._trial.should_prune()
 
     def finish(self, result: RunResult) -> FinishedTrial:

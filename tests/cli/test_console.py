@@ -102,16 +102,23 @@ def test_an_announcement_names_everything(capsys, grouped, said):
         dataset = dataset.grouped([str(number) for number in np.arange(24) // 6], "drive")
     study = SimpleNamespace(
         name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2, target=Target(data="d"),
-        tuning=SimpleNamespace(trials=3), training=SimpleNamespace(epochs=4),
+        tuning=SimpleNamespace(trials=3), training=SimpleNamespace(),
         source=SimpleNamespace(model="timm/x"),
     )  # fmt: skip
     split = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24))
     origin = SimpleNamespace(text="a file")
     console.announce(
-        SimpleNamespace(study=study, dataset=dataset, splits={1: split}, shortfalls=["few"], origin=origin)
+        SimpleNamespace(
+            study=study,
+            dataset=dataset,
+            splits={1: split},
+            shortfalls=["few"],
+            origin=origin,
+            evaluations=(2, 4),
+        )
     )
     shown = capsys.readouterr().out
     assert r"s: Why\x1b[2J?" in shown
     assert "2 classes; train 12, val 6, test 6 images (here)" in shown
-    assert "3 trials and 2 seeds of 4 epochs for each of 1 strategies" in shown
+    assert "3 trials and 2 seeds of at most 4 steps for each of 1 strategies" in shown
     assert said in shown

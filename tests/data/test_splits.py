@@ -105,7 +105,7 @@ def test_a_split_is_disjoint_nested_and_the_same_again(counts, sampling, split_s
     assert set(made[0].train) <= set(made[1].train) <= set(whole.train)
     assert [len(s.train) for s in made] == [fewer, more, more]
     assert made[1].hash == made[2].hash
-    assert made[0].val.tolist() == whole.val.tolist()
+    assert set(made[0].val) <= set(whole.val)
     assert made[0].test.tolist() == whole.test.tolist()
     assert made[0].train.dtype == np.int64
 
@@ -151,12 +151,27 @@ def test_limits_of_val_and_test_are_nested_and_stop_at_what_there_is():
             ["asked for 1,600 val images, 15 are left", "asked for 900 test images, 25 are left"],
         ),
         ({"test_labels": 900, "cap": 20}, []),  # the cap is what limits it
+        (
+            {"train_labels": 8, "val_labels": 12},
+            ["asked for 12 val images, there are 8, no more than to train on"],
+        ),
         ({"test_labels": 900, "cap": 30}, ["asked for 900 test images, 25 are left"]),
     ],
 )
 def test_it_is_said_where_there_are_fewer_images_than_asked_for(limits, said):
     dataset, asked = make_dataset(mixed_labels([50, 50])), target(val_fraction=0.2, **limits)
     assert shortfalls(split(dataset, asked, 1), asked, len(dataset.classes)) == said
+
+
+@given(st.integers(2, 40), st.integers(2, 200))
+def test_val_is_never_larger_than_train_and_smaller_ones_are_part_of_it(train_labels, val_labels):
+    dataset = make_dataset(mixed_labels([50, 50]))
+    few, all_there_are = (
+        split(dataset, target(train_labels=n, val_labels=val_labels, val_fraction=0.5, test_fraction=0.2), 1)
+        for n in (train_labels, None)
+    )
+    assert 2 <= len(few.val) <= train_labels
+    assert set(few.val) <= set(all_there_are.val)
 
 
 def test_no_packaged_study_asks_for_more_than_there_is():

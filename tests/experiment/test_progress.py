@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from bench.experiment.events import EpochEnded, JobLost, Message, RunEnded, RunsSkipped, RunStarted
+from bench.experiment.events import Evaluated, JobLost, Message, RunEnded, RunsSkipped, RunStarted
 from bench.experiment.progress import LiveProgress, Progress, choose
 
 
@@ -19,7 +19,7 @@ def screen():
     console = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
     view = LiveProgress("accuracy", stream=console.file, console=console)
     for strategy in ("full", "scratch"):
-        view.plan(strategy, runs=2, epochs=4)
+        view.plan(strategy, runs=2, evaluations=4)
     return view
 
 
@@ -36,8 +36,8 @@ def lines(view):
 def test_the_table_shows_how_far_each_arm_is(screen):
     with screen:
         screen.on_event(RunStarted("full", "trial 1/1"))
-        screen.on_event(EpochEnded("full", "trial 1/1", 0.25))
-        screen.on_event(EpochEnded("full", "trial 1/1", 0.125))
+        screen.on_event(Evaluated("full", "trial 1/1", 0.25))
+        screen.on_event(Evaluated("full", "trial 1/1", 0.125))
         screen._live.refresh()
         (row,) = [line for line in shown(screen).split("\n") if "trial 1/1" in line][-1:]
         assert "2/4" in row
@@ -52,10 +52,10 @@ def test_the_table_shows_how_far_each_arm_is(screen):
 
 def test_the_best_epoch_is_the_lowest_where_lower_is_better(error_rate):
     view = Progress(error_rate.name, stream=io.StringIO())
-    view.plan("full", runs=1, epochs=3)
+    view.plan("full", runs=1, evaluations=3)
     view.on_event(RunStarted("full", "trial 1/1"))
     for value in (0.5, 0.25, 0.375):
-        view.on_event(EpochEnded("full", "trial 1/1", value))
+        view.on_event(Evaluated("full", "trial 1/1", value))
     assert view.arms["full"].best == 0.25
 
 
@@ -83,9 +83,9 @@ def test_log_lines_and_what_others_print_stand_above_the_table(screen):
 def test_elsewhere_each_run_is_a_line():
     stream = io.StringIO()
     with Progress("accuracy", stream=stream) as view:
-        view.plan("full", runs=2, epochs=1)
+        view.plan("full", runs=2, evaluations=1)
         view.on_event(RunStarted("full", "trial 1/1"))
-        view.on_event(EpochEnded("full", "trial 1/1", 0.5))
+        view.on_event(Evaluated("full", "trial 1/1", 0.5))
         view.on_event(RunEnded("full", "trial 1/1", "val accuracy 0.500 in 1.0 s"))
         view.on_event(Message("a\nbench: forged \x1b[2J"))
         view.end_arm("full")

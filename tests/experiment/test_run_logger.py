@@ -1,4 +1,4 @@
-"""What a run leaves in a store: tags, values by epoch, files, its end; and what is told meanwhile."""
+"""What a run leaves in a store: tags, values by step, files, its end; and what is told meanwhile."""
 
 import json
 import uuid
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from bench.core.runs import Purpose, RunResult, RunSpec, Status
-from bench.experiment.events import EpochEnded, Message, RunEnded, RunStarted
+from bench.experiment.events import Evaluated, Message, RunEnded, RunStarted
 from bench.experiment.plan import plan
 from bench.experiment.run_executor import ExecutedRun
 from bench.experiment.run_logger import PlannedRun, RunLogger
@@ -18,14 +18,14 @@ from bench.tracking.writer import NOTE
 from bench.training.targets.base import PredictionRecord
 
 CURVE = tuple(
-    {"epoch": epoch, "train/loss": 1.0 - epoch / 4, "val/loss": 0.5, "val/accuracy": 0.5 + epoch / 4}
-    for epoch in range(2)
+    {"step": step, "train/loss": 1.0 - step / 16, "val/loss": 0.5, "val/accuracy": 0.25 + step / 16}
+    for step in (4, 8)
 )
 METRICS = {"train/loss": 0.75, "val/loss": 0.5, "val/accuracy": 0.75}
 
 
 class Executor:
-    """Gives what it is told to, as if it had been trained: each epoch is judged."""
+    """Gives what it is told to, as if it had been trained: each evaluation is judged."""
 
     def __init__(self, executed):
         self.executed, self.forgotten, self.asked, self.judged = list(executed), [], None, []
@@ -98,14 +98,22 @@ def logged(tiny, uri):
 def final(arm):
     spec = spec_of(arm)
     result = RunResult(
-        spec, Status.DONE, METRICS | {"test/accuracy": 0.625}, CURVE, 1, 2.0, 0.5, environment={"torch": "2"}
+        spec,
+        Status.DONE,
+        METRICS | {"test/accuracy": 0.625},
+        CURVE,
+        8,
+        8,
+        2.0,
+        0.5,
+        environment={"torch": "2"},
     )
     columns = {"image": ["a.png", "b.png"], "target": ["red", "blue"], "prediction": ["red", "red"]}
     return ExecutedRun(result, {"head.weight": torch.eye(3)[:, :2]}, PredictionRecord(columns))
 
 
 def pruned(arm):
-    return ExecutedRun(RunResult(spec_of(arm, 0, Purpose.TRIAL), Status.PRUNED, METRICS, CURVE[:1]))
+    return ExecutedRun(RunResult(spec_of(arm, 0, Purpose.TRIAL), Status.PRUNED, METRICS, CURVE[:1], 4, 4))
 
 
 def failed(arm):
@@ -138,9 +146,9 @@ def test_a_final_run_is_in_the_store_with_all_that_came_of_it(logged):
     assert params["learning_rate"] == "0.01"
     assert int(params["epochs"]) == made.plan.study.training.epochs
     assert metrics["test/accuracy"] == 0.625
-    assert (metrics["train_seconds"], metrics["eval_seconds"], metrics["epochs"]) == (2.0, 0.5, 2)
-    by_epoch = made.store.connection.client.get_metric_history(run.info.run_id, "epoch/val/accuracy")
-    assert [(point.step, point.value) for point in by_epoch] == [(0, 0.5), (1, 0.75)]
+    assert (metrics["train_seconds"], metrics["eval_seconds"], metrics["steps"]) == (2.0, 0.5, 8)
+    curve = made.store.connection.client.get_metric_history(run.info.run_id, "curve/val/accuracy")
+    assert [(point.step, point.value) for point in curve] == [(4, 0.5), (8, 0.75)]
     assert run.inputs.dataset_inputs[0].dataset.digest == made.plan.dataset.digest[:36]
     assert made.files(run) == {"weights.safetensors", "predictions.csv"}
     assert torch.equal(
@@ -158,13 +166,13 @@ def test_what_happens_is_told_in_order(logged):
     who = made.arm.strategy, "seed 1/3"
     assert made.events == [
         RunStarted(*who),
-        EpochEnded(*who, 0.5),
-        EpochEnded(*who, 0.75),
+        Evaluated(*who, 0.5),
+        Evaluated(*who, 0.75),
         RunEnded(*who, "val accuracy 0.750 in 2.5 s"),
     ]
 
 
-def test_a_trial_is_judged_by_its_epochs_and_keeps_no_files(logged):
+def test_a_trial_is_judged_by_its_evaluations_and_keeps_no_files(logged):
     made = logged(pruned)
     spec, rows = spec_of(made.arm, 0, Purpose.TRIAL), []
     made.do(planned(spec, "trial 2/5", lambda row: rows.append(row["val/accuracy"]) is not None))
@@ -174,7 +182,7 @@ def test_a_trial_is_judged_by_its_epochs_and_keeps_no_files(logged):
     assert run.info.run_name == "trial 2"
     assert made.files(run) == set()
     assert "never sees test" in run.data.tags[NOTE]
-    assert made.events[-1].outcome == "pruned after epoch 1, val accuracy 0.750"
+    assert made.events[-1].outcome == "pruned after 4 steps, val accuracy 0.750"
 
 
 def test_of_a_run_that_failed_the_store_has_the_reason_and_where(logged, monkeypatch):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import InputError, nearest
+from bench.study.allowance import DEFAULT_STEPS
 from bench.study.loading import available, load
 from bench.study.schema import Study
 
@@ -48,11 +49,25 @@ def test_overrides_win_over_file_and_budget(write):
     assert study.tuning.trials == 2
 
 
-def test_budgets_change_trials_seeds_epochs_and_labels(write):
+def test_steps_on_the_command_line_take_the_place_of_epochs_and_the_other_way_round(write):
+    path = write({**MINIMAL, "training": {"epochs": 5}})
+    by_steps, by_epochs = load(path, ["training.steps=90"]), load(path, ["training.epochs=2"], "full")
+    assert (by_steps.training.steps, by_steps.training.epochs) == (90, None)
+    assert (by_epochs.training.steps, by_epochs.training.epochs) == (None, 2)
+    with pytest.raises(InputError, match="steps and epochs both say how long"):
+        load(path, ["training.steps=90", "training.epochs=2"])
+
+
+def test_budgets_change_trials_seeds_length_and_labels(write):
     path = write({**MINIMAL, "seeds": 3, "training": {"epochs": 5}})
     smoke, default, full = (load(path, budget=budget) for budget in ("smoke", "default", "full"))
     assert (smoke.seeds, default.seeds, full.seeds) == (2, 3, 10)
     assert (smoke.training.epochs, default.training.epochs, full.training.epochs) == (2, 5, 15)
+    path = write({**MINIMAL, "training": {"steps": 100}}, "steps.yaml")
+    smoke_by_steps, full_by_steps = (load(path, budget=budget).training for budget in ("smoke", "full"))
+    assert (smoke_by_steps.steps, smoke_by_steps.epochs) == (None, 2)
+    assert (full_by_steps.steps, full_by_steps.epochs) == (300, None)
+    assert load(write(MINIMAL, "neither.yaml"), budget="full").training.steps == 3 * DEFAULT_STEPS
     assert smoke.target.cap == 48
     assert full.target.cap is None
 
@@ -67,6 +82,7 @@ def test_budgets_change_trials_seeds_epochs_and_labels(write):
         ),
         ({"training": {"epochs": "many"}}, "training.epochs: Input should be a valid integer"),
         ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"training": {"epochs": 1, "steps": 9}}, "steps and epochs both say how long"),
         ({"source": {"model": "resnet18"}}, "source.model"),
         ({"source": {}}, "the key 'source.model' is missing"),
         ({"head": {"kind": "liner"}}, "head.kind"),

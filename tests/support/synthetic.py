@@ -124,7 +124,7 @@ def _epoch(strategy, seed, epoch, value):
         "train_loss": 1 - value,
         "val_loss": 1 - value,
     }
-    return {"strategy": strategy, "seed": seed, "epoch": epoch, "learning_rate": 0.001, **metrics}
+    return {"strategy": strategy, "seed": seed, "step": epoch, "learning_rate": 0.001, **metrics}
 
 
 def _predictions(strategy, seed, target, given):

@@ -24,13 +24,13 @@ from bench.core.runs import (
     Status,
 )
 from bench.tracking.frames import FoundRun
-from bench.tracking.live_run import EPOCH
+from bench.tracking.live_run import CURVE as PREFIX
 from bench.tracking.store import open_store
 
 ARMS = {name: Arm("toy", name, {"head": "linear"}) for name in ("scratch", "full")}
 SCENARIO = {"size": "small", "similarity": "similar"}
 CURVE = tuple(
-    {"epoch": e, "train/loss": 1 / (e + 1), "val/accuracy": 0.5 + 0.1 * e, "learning_rate": 0.1}
+    {"step": e, "train/loss": 1 / (e + 1), "val/accuracy": 0.5 + 0.1 * e, "learning_rate": 0.1}
     for e in range(3)
 )
 
@@ -54,8 +54,18 @@ def done(of, accuracy=0.7):
     if of.purpose is Purpose.FINAL:
         metrics["test/accuracy"] = accuracy - 0.1
     return RunResult(
-        of, Status.DONE, metrics, CURVE, 2, 1.5, 0.25, 1000, 2**40, environment={"torch": "2", "threads": 1}
-    )
+        of,
+        Status.DONE,
+        metrics,
+        CURVE,
+        2,
+        3,
+        1.5,
+        0.25,
+        1000,
+        2**40,
+        environment={"torch": "2", "threads": 1},
+    )  # fmt: skip
 
 
 def record(store, arm, of, result=None, files=None, **tags):
@@ -67,7 +77,7 @@ def record(store, arm, of, result=None, files=None, **tags):
 def seen(store, run_id):
     """A run as it is now, whether it has ended or not."""
     run = store.connection.client.get_run(run_id)
-    names = frozenset(name for name in run.data.metrics if name.startswith(EPOCH))
+    names = frozenset(name for name in run.data.metrics if name.startswith(PREFIX))
     return FoundRun(run_id, "", Status.DONE, {}, {}, run.data.tags, run.info.artifact_uri, names)
 
 
@@ -191,14 +201,14 @@ class StoreContract:
         assert list(frame) == [
             *("study", "size", "similarity", "strategy", "seed", "status", "val_accuracy", "test_accuracy"),
             *("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds"),
-            *("epochs", "trainable_parameters", "peak_memory_bytes"),
+            *("steps", "trainable_parameters", "peak_memory_bytes"),
             *("run_key", "mlflow_run_id", "error", "param_learning_rate", "param_optimizer", "param_stages"),
         ]
         assert list(frame.status) == ["done", "done", "failed"]
         assert list(frame.seed) == [0, 1, 2]
         first = frame.iloc[1].to_dict()
         assert first["mlflow_run_id"] == run_ids[of[1].key]
-        assert (first["val_accuracy"], first["epochs"], first["peak_memory_bytes"]) == (0.9, 3, 2**40)
+        assert (first["val_accuracy"], first["steps"], first["peak_memory_bytes"]) == (0.9, 3, 2**40)
         assert (first["size"], first["param_stages"], first["param_optimizer"]) == ("small", 2, "sgd")
         assert pd.isna(frame.test_accuracy[2])
         assert len(store.reader.runs_frame([])) == 0
@@ -229,12 +239,12 @@ class StoreContract:
         diverged, first = store.trials(trial.arm.key, ())
         assert (first.tags["trial"], first.failed_in_passing) == ("1", False)
         assert (diverged.tags["trial"], diverged.failed_in_passing) == ("2", False)
-        values = [(row["epoch"], row["val/accuracy"]) for row in CURVE]
-        assert store.reader.epoch_values([diverged, first], "val/accuracy") == {
+        values = [(row["step"], row["val/accuracy"]) for row in CURVE]
+        assert store.reader.curve_values([diverged, first], "val/accuracy") == {
             first.run_id: values,
             diverged.run_id: [],
         }
-        assert store.reader.epoch_values([first], "val/other") == {first.run_id: []}
+        assert store.reader.curve_values([first], "val/other") == {first.run_id: []}
         for tags, there in (
             ({}, True),
             ({"bench.generation": "a"}, True),
@@ -265,8 +275,8 @@ class StoreContract:
         files = {"predictions.csv": tmp_path / "any.csv", "weights/best.safetensors": tmp_path / "best"}
         run_id = record(store, arm, spec(seed=4), files=files)
         curves = store.reader.curves_frame([seen(store, run_id)])
-        assert list(curves) == ["strategy", "seed", "epoch", "learning_rate", "train_loss", "val_accuracy"]
-        assert list(curves.epoch) == [0, 1, 2]
+        assert list(curves) == ["strategy", "seed", "step", "learning_rate", "train_loss", "val_accuracy"]
+        assert list(curves.step) == [0, 1, 2]
         assert list(curves.val_accuracy) == pytest.approx([0.5, 0.6, 0.7])
         predictions = store.reader.predictions_frame([seen(store, run_id)])
         assert list(predictions) == ["strategy", "seed", "image", "target", "prediction"]
@@ -283,17 +293,17 @@ class StoreContract:
         with pytest.raises(InputError):
             store.reader.predictions_frame([seen(store, run_id)])
 
-    def test_live_epochs_are_visible_and_not_doubled(self, uri, monkeypatch):
+    def test_live_evaluations_are_visible_and_not_doubled(self, uri, monkeypatch):
         monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 0.0)
         store = new_store(uri)
         _, arm = open_levels(store)
         live = store.start(spec(), arm, "seed 0", {"batch_size": 32}, SCENARIO)
         for row in CURVE[:2]:
-            live.log_epoch(int(row["epoch"]), row)
-        assert list(store.reader.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1]
+            live.log_evaluation(int(row["step"]), row)
+        assert list(store.reader.curves_frame([seen(store, live.run_id)]).step) == [0, 1]
         live.finish(done(spec()))
-        assert list(store.reader.curves_frame([seen(store, live.run_id)]).epoch) == [0, 1, 2]
-        history = store.connection.client.get_metric_history(live.run_id, "epoch/val/accuracy")
+        assert list(store.reader.curves_frame([seen(store, live.run_id)]).step) == [0, 1, 2]
+        history = store.connection.client.get_metric_history(live.run_id, "curve/val/accuracy")
         assert [point.step for point in history] == [0, 1, 2]
 
     def test_what_mlflow_refuses_is_made_legal(self, uri):

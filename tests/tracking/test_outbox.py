@@ -131,7 +131,7 @@ def test_a_run_that_is_removed_for_good_is_made_again(uri):
     live.finish(done(spec(seed=1)))
     (run,) = store.find([spec(seed=1).key]).values()
     assert run.run_id != first
-    assert list(store.reader.curves_frame([run]).epoch) == [0, 1, 2]
+    assert list(store.reader.curves_frame([run]).step) == [0, 1, 2]
     assert client(store).get_run(run.run_id).data.params["batch_size"] == "4"
 
 
@@ -198,10 +198,10 @@ def test_trials_come_back_with_their_curves_also_those_that_waited(uri, monkeypa
         ("0", "b"),
         ("1", "a"),
     ]
-    values = store.reader.epoch_values(found, "val/accuracy")
+    values = store.reader.curve_values(found, "val/accuracy")
     assert set(values) == {trial.run_id for trial in found}
     for curve in values.values():
-        assert [epoch for epoch, _ in curve] == [0, 1, 2]
+        assert [step for step, _ in curve] == [0, 1, 2]
         assert [value for _, value in curve] == pytest.approx([0.5, 0.6, 0.7])
 
 

@@ -79,11 +79,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.live[self.seed] = self.store.start(of, self.arm, f"seed {self.seed}", {"a": 1}, SCENARIO)
 
     @precondition(lambda self: self.live)
-    @rule(data=st.data(), epoch=st.integers(0, 2))
-    def log_epoch(self, data, epoch):
+    @rule(data=st.data(), step=st.integers(0, 2))
+    def log_evaluation(self, data, step):
         live = self.live[data.draw(st.sampled_from(sorted(self.live)))]
         live._flush_at = 0.0
-        live.log_epoch(epoch, {"val/accuracy": 0.5 + 0.1 * epoch})
+        live.log_evaluation(step, {"val/accuracy": 0.5 + 0.1 * step})
 
     @precondition(lambda self: self.live)
     @rule(data=st.data(), accuracy=st.sampled_from([0.25, 0.5, 0.75]))
@@ -188,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
         for seed in self.ended:
             run = found[spec(seed=seed).key]
             assert list(self.store.reader.read_all([run], "weights")) == [str(seed).encode()]
-            history = self.store.connection.client.get_metric_history(run.run_id, "epoch/learning_rate")
+            history = self.store.connection.client.get_metric_history(run.run_id, "curve/learning_rate")
             assert len(history) == len({point.step for point in history})
         begun = [run.data.tags.get(BEGUN) for run in self.store.connection.search("tags.purpose = 'final'")]
         assert len(begun) == len(set(begun)), "each was begun once"

@@ -179,10 +179,10 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(monkeypatch):
     monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 0.0)
     recorder = Recorder()
     live = LiveRun(recorder, lambda: "r", {"a": 1})
-    for epoch in range(4):
-        recorder.away = epoch in {1, 2}
-        live.log_epoch(epoch, {"val/accuracy": epoch / 10})
-    assert [(p.name, p.step) for p in recorder.points] == [("epoch/val/accuracy", e) for e in range(4)]
+    for step in range(4):
+        recorder.away = step in {1, 2}
+        live.log_evaluation(step, {"val/accuracy": step / 10})
+    assert [(p.name, p.step) for p in recorder.points] == [("curve/val/accuracy", e) for e in range(4)]
     live.finish(done(spec()))
     assert recorder.closed == "FINISHED"
     assert recorder.tags["bench.status"] == "done"
@@ -192,11 +192,11 @@ def test_values_are_written_together(monkeypatch):
     monkeypatch.setattr("bench.tracking.live_run.FLUSH_SECONDS", 3600.0)
     recorder = Recorder()
     live = LiveRun(recorder, lambda: "r", {"a": 1})
-    live.log_epoch(0, {"val/accuracy": 0.1, "train/loss": float("nan")})
+    live.log_evaluation(0, {"val/accuracy": 0.1, "train/loss": float("nan")})
     assert recorder.points == []
     live.finish(done(spec()))
     assert recorder.params == {"a": 1}
-    assert recorder.tags["bench.not_finite"] == "epoch/train/loss at 0: nan"
+    assert recorder.tags["bench.not_finite"] == "curve/train/loss at 0: nan"
 
 
 @given(st.text(max_size=400))

@@ -30,7 +30,7 @@ def fill(store):
         trial = store.start(
             spec(strategy, purpose=Purpose.TRIAL), arm, "trial 0", {}, {**SCENARIO, "trial": 0}
         )
-        trial.log_epoch(0, CURVE[0])
+        trial.log_evaluation(0, CURVE[0])
         store.writer.close(trial.run_id, "FINISHED")
         store.writer.write(arm, [Point("test/accuracy", 0.6, 1_000, 0)], {}, {})
         store.writer.close(arm, "FINISHED")
@@ -72,7 +72,7 @@ def test_three_levels_unfold(page, tmp_path):
     page.screenshot(path=tmp_path / "runs.png")
 
 
-def test_a_run_shows_a_curve_over_its_epochs(page, tmp_path):
+def test_a_run_shows_a_curve_over_its_steps(page, tmp_path):
     page.locator(EXPAND).first.click()
     page.locator(EXPAND).nth(1).click()
     page.get_by_role("link", name="seed 1", exact=True).click()
@@ -89,7 +89,7 @@ def test_grouping_by_strategy_compares_the_strategies(page, runs_url, tmp_path):
     page.get_by_role("button", name="Group by").click()
     page.get_by_role("menuitemcheckbox", name="strategy").click()
     page.keyboard.press("Escape")
-    page.get_by_text("epoch/train/loss").first.wait_for()
+    page.get_by_text("curve/train/loss").first.wait_for()
     page.locator(LINES).first.wait_for()
     for strategy in ARMS:
         assert page.get_by_text(f"Group: {strategy}").count()

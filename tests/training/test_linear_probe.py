@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from bench.experiment.plan import plan
 from bench.strategies.registry import STRATEGIES
+from bench.study.allowance import evaluation_steps
 from bench.study.loading import load
 from bench.training.feature_store import FeatureStore
 from bench.training.linear_probe import solve
@@ -48,7 +49,8 @@ def test_the_gradient_is_zero_and_a_stronger_l2_gives_smaller_weights(problems):
             assert gradient.abs().max().item() < 1e-3 * scale
         norms[problem.l2_strength] = problem.model.head.weight.norm().item()
         assert torch.equal(result.best["head.weight"], problem.model.head.weight)
-        assert [row["epoch"] for row in result.curve] == [problem.training.epochs - 1]
+        last = evaluation_steps(problem.training, len(problem.train))[-1]
+        assert [row["step"] for row in result.curve] == [last]
     assert norms[0.01] > norms[1.0] > norms[100.0] > 0
 
 

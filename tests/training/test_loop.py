@@ -19,13 +19,13 @@ from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
 from bench.training.checkpoints import Checkpoint, CheckpointFile
 from bench.training.inputs import batches
-from bench.training.loop import _Loop, phase_epochs, train
+from bench.training.loop import _Loop, phase_evaluations, train
 from bench.training.metrics import score
 from bench.training.problem import DivergedError
-from bench.training.schedules import rate_factor
+from bench.training.schedules import Course, rate_factor
 from tests.test_contract import dataset, problem_for, random_weights  # noqa: F401 - fixtures
 
-SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+SCHEDULES = ("plateau", "one_cycle", "cosine", "step", "constant")
 
 
 @given(st.sampled_from(SCHEDULES), st.floats(0, 1), st.floats(0, 0.9))
@@ -84,22 +84,102 @@ def test_scores_are_those_of_scikit_learn(pairs):
     )
 
 
-def test_phases_share_the_epochs():
+def test_phases_share_the_evaluations(dataset, random_weights):  # noqa: F811
     plan = TransferPlan("pretrained", (Phase(0.3, (0, 1)), Phase(0.7, (1, 1))))
-    assert phase_epochs(plan, 10) == [(0, 3), (1, 7)]
-    assert phase_epochs(plan, 1) == [(1, 1)]
-    assert sum(count for _, count in phase_epochs(plan, 5)) == 5
+    problem = replace(problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset), plan=plan)
+
+    def phases(**training):
+        return phase_evaluations(replace(problem, training=Training(**training)))
+
+    assert phases(steps=20, evaluations=10) == [(0, (2, 4, 6)), (1, (2, 4, 6, 8, 10, 12, 14))]
+    assert phases(steps=7, evaluations=1) == [(1, (7,))]
+    ends = [evaluations[-1] for _, evaluations in phases(steps=31, evaluations=5)]
+    assert sum(ends) == 31
+
+
+def run_course(values, evaluations=10, patience=3, *, may_stop=True):
+    """Return the course of a phase of ten steps an evaluation, and the factor of each step that it took."""
+    training = Training(schedule="plateau", warmup=0.1, cooldown=0.2, patience=patience)
+    course = Course(training, [10 * (n + 1) for n in range(evaluations)], may_stop=may_stop)
+    factors = []
+    for value in values:
+        if course.is_over:
+            break
+        factors += [course.factor(step) for step in range(course.steps_done, course.next_evaluation)]
+        course.note(value)
+    assert course.is_over
+    return factors
+
+
+def test_a_rate_stays_at_its_peak_until_the_cooldown_and_ends_at_zero():
+    factors = run_course(range(10))
+    assert len(factors) == 100, "a curve that rises to the end takes all its steps"
+    assert factors[:10] == pytest.approx([(step + 0.5) / 10 for step in range(10)])
+    assert set(factors[10:80]) == {1.0}
+    assert factors[80:] == pytest.approx([1 - ((step + 0.5) / 20) ** 0.5 for step in range(20)])
+
+
+def test_a_plateau_ends_a_phase_early_with_a_cooldown_in_proportion():
+    flat = [0, 1, 1, 0.5, 1, 1, 1, 1, 1, 1]  # the best is the second; three after it are no better
+    factors = run_course(flat)
+    assert len(factors) == 60, "five evaluations at the peak, one of cooldown"
+    assert set(factors[10:50]) == {1.0}
+    assert factors[50] < 1
+    assert factors[-1] < 0.05
+    assert len(run_course(flat, may_stop=False)) == 100
+
+
+def test_what_is_not_better_during_the_warm_up_is_no_plateau():
+    training = Training(schedule="plateau", warmup=0.5, cooldown=0.2, patience=2)
+    course = Course(training, [10 * (n + 1) for n in range(10)], may_stop=True)
+    for _ in range(6):
+        course.note(0.5)
+    assert course.factor(60) == 1.0, "five of them were warm-up, one is not enough"
+    course.note(0.5)
+    assert course.factor(75) < 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=12, max_size=12), st.integers(1, 12), st.integers(1, 5))
+def test_every_course_ends_within_its_steps(values, evaluations, patience):
+    factors = run_course(values, evaluations, patience)
+    assert 0 < len(factors) <= 10 * evaluations
+    assert all(0 <= factor <= 1 for factor in factors)
+
+
+def test_a_plateau_is_gone_on_from_where_it_was_cut_off(dataset, random_weights, monkeypatch):  # noqa: F811
+    """The course follows from the curve: nothing of it is in the checkpoint."""
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", "0")
+
+    def problem():
+        found = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset)
+        return replace(found, training=Training(steps=24, evaluations=8, batch_size=6, patience=1))
+
+    straight = train(problem())
+    assert 2 < len(straight.curve) < 8, "it ends early, or this shows nothing"
+    for stop_after in range(1, len(straight.curve)):
+        rows = []
+
+        def stop(row, rows=rows, stop_after=stop_after):
+            rows.append(row)
+            if len(rows) == stop_after:
+                raise CutOffError
+            return True
+
+        with pytest.raises(CutOffError):
+            train(problem(), stop, CheckpointFile("plateau"))
+        assert train(problem(), file=CheckpointFile("plateau")).curve == straight.curve
+        CheckpointFile("plateau").remove()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason(dataset, random_weights):  # noqa: F811
     problem = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset)
     with torch.no_grad():
         next(problem.model.backbone.parameters()).fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"train/loss is not finite in epoch 1"):
+    with pytest.raises(DivergedError, match=r"train/loss is not finite after step \d+"):
         train(problem)
 
 
-def test_the_best_epoch_is_restored(dataset, random_weights):  # noqa: F811
+def test_the_best_evaluation_is_restored(dataset, random_weights):  # noqa: F811
     problem = problem_for(STRATEGIES["full"], random_weights("timm/resnet10t"), dataset, epochs=4)
     states = []
 
@@ -111,7 +191,7 @@ def test_the_best_epoch_is_restored(dataset, random_weights):  # noqa: F811
     best = max(result.curve, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
     assert result.best_row == best
     restored = problem.model.state_dict()
-    assert all(torch.equal(restored[name], value) for name, value in states[result.best_epoch].items())
+    assert all(torch.equal(restored[name], value) for name, value in states[result.best_place].items())
 
 
 def test_the_same_run_twice_gives_the_same_numbers(dataset, random_weights):  # noqa: F811
@@ -155,12 +235,12 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weig
     resumed = train(problem(), lambda row: rows.append(row) is None, CheckpointFile("a"))
     assert len(taken) == all_steps - steps, "no step is taken twice"
     assert resumed.curve == straight.curve == rows
-    assert resumed.best_epoch == straight.best_epoch
+    assert resumed.best_place == straight.best_place
     assert all(torch.equal(resumed.best[name], value) for name, value in straight.best.items())
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
-@pytest.mark.parametrize("place", ["_step", "evaluate", "note_epoch"])
+@pytest.mark.parametrize("place", ["_step", "evaluate", "note_evaluation"])
 def test_asked_to_stop_it_goes_on_from_there(dataset, random_weights, monkeypatch, place, number):  # noqa: F811
     """In the middle of a phase, at the end of one, and at the end of all."""
 
@@ -243,7 +323,7 @@ def test_a_checkpoint_made_under_other_conditions_is_not_gone_on_from(dataset, r
     rows = []
     train(replace(problem, micro_batches=2), lambda row: rows.append(row) is None, file)
     train(problem, lambda row: rows.append(row) is None, file)
-    assert [row["epoch"] for row in rows] == [0, 1] * 2
+    assert [row["step"] for row in rows] == [row["step"] for row in rows[:2]] * 2
 
 
 def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(dataset, random_weights):  # noqa: F811

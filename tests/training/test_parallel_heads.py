@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench.strategies.registry import STRATEGIES
+from bench.study.allowance import evaluation_steps
 from bench.study.schema import Training
 from bench.training.cached_features import Features
 from bench.training.feature_store import FeatureStore
@@ -57,7 +58,7 @@ def test_heads_are_what_they_would_be_alone(make, seeds, training):
     assert can_train_together(problems)
     together = train_heads(problems)
     for one, other in zip(alone, together, strict=True):
-        assert one.best_epoch == other.best_epoch
+        assert one.best_place == other.best_place
         assert one.best.keys() == other.best.keys()
         for name, tensor in one.best.items():
             torch.testing.assert_close(other.best[name], tensor, rtol=1e-4, atol=1e-6)
@@ -87,10 +88,11 @@ def test_a_head_that_diverges_leaves_the_others_alone(make):
 def test_what_is_cut_short_is_as_if_it_had_been_stopped(make):
     training = Training(epochs=4, batch_size=5)
     problem = problems_like(make(), make, (3,), training)[0]
-    stopped = train(problem, lambda row: row["epoch"] < 1)
+    second = evaluation_steps(training, len(problem.train))[1]
+    stopped = train(problem, lambda row: row["step"] < second)
     whole = train_heads(problems_like(make(), make, (3, 3), training))[0]
-    cut = truncate(whole, "accuracy", lambda row: row["epoch"] < 1)
-    assert (cut.stopped, cut.best_epoch, len(cut.curve)) == (True, stopped.best_epoch, 2)
+    cut = truncate(whole, "accuracy", lambda row: row["step"] < second)
+    assert (cut.stopped, cut.best_place, len(cut.curve)) == (True, stopped.best_place, 2)
     assert cut.curve[-1] == pytest.approx(stopped.curve[-1], rel=1e-4)
     assert cut.train_seconds == pytest.approx(whole.train_seconds / 2)
     assert truncate(whole, "accuracy", lambda _row: True) is whole

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import optuna
 import pytest
 from optuna.study import StudyDirection
 
 from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Status
 from bench.strategies.registry import STRATEGIES
+from bench.study.allowance import evaluation_steps
 from bench.study.loading import load
+from bench.tuning.pruning import build_pruner, first_rung
 from bench.tuning.trials import Asked
 from bench.tuning.tuner import Tuner
 
@@ -18,7 +21,9 @@ def make_tuner(finished=(), trials=6, pruner="none", epochs=4, seed=0, metric="a
     tuning = {"trials": trials, "pruner": pruner, "seed": seed}
     settings = [f"training.epochs={epochs}", *(f"tuning.{name}={value}" for name, value in tuning.items())]
     settings.append(f"metric={metric}")
-    return Tuner(STRATEGIES[ARM.strategy], load("small_similar", settings), finished)
+    study = load("small_similar", settings)
+    evaluations = evaluation_steps(study.training, study.training.batch_size)
+    return Tuner(STRATEGIES[ARM.strategy], study, evaluations, finished)
 
 
 def objective(seen, epochs=4):
@@ -103,25 +108,25 @@ def test_another_seed_gives_other_trials():
     assert other[1] != straight[1]
 
 
-def test_trials_asked_for_together_are_as_many_as_are_random_and_pruned_by_the_same_rules():
+def test_trials_asked_for_together_are_as_many_as_learn_from_no_other_and_pruned_by_the_same_rules():
     seen, sizes = [], []
-    tuner = make_tuner(trials=8, pruner="successive_halving")
+    tuner = make_tuner(trials=12, pruner="successive_halving")
 
     def together(asked):
         sizes.append(len(asked))
         return objective(seen)(asked)
 
     tuned = tuner.run(together, together=True)
-    assert sizes == [2, 2, 2, 2]
-    assert [number for number, _ in seen] == list(range(8))
+    assert sizes == [10, 2]
+    assert [number for number, _ in seen] == list(range(12))
     assert seen[0][1] == STRATEGIES["discriminative"].defaults
-    assert len({tuple(params.values()) for _, params in seen}) == 8
-    assert tuned.trials == 8
+    assert len({tuple(params.values()) for _, params in seen}) == 12
+    assert tuned.trials == 12
     assert Status.PRUNED in {trial.status for trial in tuner.finished.values()}
 
 
 def test_known_trials_take_part_in_their_group():
-    straight = make_tuner(trials=9)
+    straight = make_tuner(trials=13)
     straight.run(objective([]), together=True)
     groups = []
 
@@ -129,10 +134,10 @@ def test_known_trials_take_part_in_their_group():
         groups.append([(trial.number, trial.known) for trial in asked])
         return objective([])(asked)
 
-    kept = [trial for n, trial in straight.finished.items() if n != 4]
-    resumed = make_tuner(kept, trials=9)
+    kept = [trial for n, trial in straight.finished.items() if n != 11]
+    resumed = make_tuner(kept, trials=13)
     resumed.run(together, together=True)
-    assert groups == [[(3, True), (4, False), (5, True)]]
+    assert groups == [[(10, True), (11, False), (12, True)]]
     assert resumed.finished == straight.finished
 
 
@@ -199,17 +204,17 @@ def test_a_group_whose_first_trials_are_finished_may_die_and_go_on():
 
     def die(asked):
         yield next(iter(objective([])(asked[:1])))
-        if asked[0].number == 3:
+        if asked[0].number == 10:
             raise Killed
         yield from objective([])(asked[1:])
 
-    straight = make_tuner(trials=9)
+    straight = make_tuner(trials=13)
     straight.run(objective([]), together=True)
-    killed = make_tuner(trials=9)
+    killed = make_tuner(trials=13)
     with pytest.raises(Killed):
         killed.run(die, together=True)
-    assert sorted(killed.finished) == [0, 1, 2, 3]
-    resumed = make_tuner(killed.finished.values(), trials=9)
+    assert sorted(killed.finished) == list(range(11))
+    resumed = make_tuner(killed.finished.values(), trials=13)
     resumed.run(objective([]), together=True)
     assert resumed.finished == straight.finished
 
@@ -223,3 +228,37 @@ def test_results_that_are_too_few_are_an_error():
 def test_every_pruner_lets_a_rising_study_end(pruner):
     tuned = make_tuner(pruner=pruner, trials=4, epochs=1).run(objective([], epochs=1))
     assert tuned.best is not None
+
+
+def test_the_first_trials_fill_the_search_space_evenly():
+    seen = []
+    make_tuner(trials=10).run(objective(seen))
+    for name, span in STRATEGIES["discriminative"].search_space.items():
+        drawn = [params[name] for _, params in seen[1:]]
+        middle = span.at(0.5)
+        assert 3 <= sum(value < middle for value in drawn) <= 6, f"half of {name} is hardly tried"
+
+
+def test_more_trials_begin_with_the_same():
+    few, many = [], []
+    make_tuner(trials=4).run(objective(few))
+    make_tuner(trials=9).run(objective(many))
+    assert many[:4] == few
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0.1, 100), (0.25, 100), (0.5, 160), (0.8, 240)])
+def test_nothing_is_judged_before_a_third_of_the_steps_or_the_end_of_the_warm_up(warmup, first):
+    study = load("small_similar", ["training.steps=300", f"training.warmup={warmup}"])
+    evaluations = evaluation_steps(study.training, 190)
+    assert first_rung(study, evaluations) == first
+    pruner = build_pruner(study, evaluations)
+    optuna_study = optuna.create_study(direction="maximize", pruner=pruner)
+    for value in (0.9, 0.1):
+        trial = optuna_study.ask()
+        for step in evaluations:
+            trial.report(value, step)
+            if trial.should_prune():
+                assert (value, step) == (0.1, first)
+                break
+        else:
+            optuna_study.tell(trial, value)

@@ -123,15 +123,15 @@ def describe(result: Result) -> str:
 
 
 def curves(evidence: Evidence, summary: Summary) -> Picture:
-    """The validation metric by epoch: mean over seeds as a line, lowest to highest seed as a band."""
+    """The validation metric by step: mean over seeds as a line, lowest to highest seed as a band."""
     metric, value = metric_name(summary), f"val_{summary.metric}"
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.add_subplot()
     known = of_done(evidence, evidence.curves)
     known = known.dropna(subset=[value]) if value in known else known.iloc[:0].assign(**{value: 0.0})
     data = (
-        known.assign(epoch=known["epoch"].astype(int) + 1)
-        .groupby(["strategy", "epoch"], sort=False)[value]
+        known.assign(step=known["step"].astype(int))
+        .groupby(["strategy", "step"], sort=False)[value]
         .agg(mean="mean", low="min", high="max", seeds="count")
         .reset_index()
     )
@@ -139,15 +139,15 @@ def curves(evidence: Evidence, summary: Summary) -> Picture:
     for strategy, mine in data.groupby("strategy", sort=False):
         style = look(str(strategy))
         axes.fill_between(
-            mine["epoch"], mine["low"], mine["high"], color=style.colour, alpha=0.15, linewidth=0
+            mine["step"], mine["low"], mine["high"], color=style.colour, alpha=0.15, linewidth=0
         )
         marker = style.marker if len(mine) <= 40 else ""
-        axes.plot(mine["epoch"], mine["mean"], color=style.colour, marker=marker, markersize=4, linewidth=1.4)
+        axes.plot(mine["step"], mine["mean"], color=style.colour, marker=marker, markersize=4, linewidth=1.4)
         labels.append(
-            Label(float(mine["epoch"].iloc[-1]), float(mine["mean"].iloc[-1]), str(strategy), style.colour)
+            Label(float(mine["step"].iloc[-1]), float(mine["mean"].iloc[-1]), str(strategy), style.colour)
         )
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("optimisation steps")
     axes.set_ylabel(f"validation {metric}")
     finish(axes, labels)
     chosen = "default" if evidence.study.tuning.trials == 1 else "tuned"  # the first trial is the defaults
@@ -155,10 +155,10 @@ def curves(evidence: Evidence, summary: Summary) -> Picture:
         figure,
         data,
         name="curves",
-        title=f"Validation {metric} by epoch",
+        title=f"Validation {metric} by optimisation step",
         caption=f"Final runs with the {chosen} hyperparameters. Line: mean over seeds; band: lowest to "
         "highest seed.",
-        alt=f"Learning curves: validation {metric} of each strategy by epoch.",
+        alt=f"Learning curves: validation {metric} of each strategy by optimisation step.",
     )
 
 
