@@ -13,6 +13,7 @@ from bench.analysis.predictions.base import Predictions, read
 from bench.analysis.results import Result, best_by_validation, result_of
 from bench.analysis.rules_of_thumb import Place, Ruling, judge
 from bench.analysis.statistics import resampled
+from bench.analysis.training_length import undertrained_in_words
 from bench.analysis.variance import DRAWS
 from bench.analysis.verdict import never_found, notes_on, sensitivity, verdict
 from bench.study.metrics import METRICS
@@ -125,6 +126,7 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         notes=(
             *notes_on(evidence, predictions, results),
             *(() if task.one_class else never_found(classes, study)),
+            *undertrained_in_words(evidence),
             *sensitivity(comparisons),
         ),
         classes=classes,

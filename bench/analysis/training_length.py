@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bench.analysis.evidence import Evidence, of_done
 from bench.study.metrics import METRICS
 
+MARGIN = 0.02  # the smallest rise that counts
 PLATEAU = "plateau"  # the schedule whose curve shows one: under any other the rate falls all the time
 
 
@@ -39,6 +40,16 @@ def _rise(scores: Sequence[float], patience: int) -> float:
     return max(scores[len(scores) - half :]) - max(scores[:half])
 
 
-def undertrained(evidence: Evidence, margin: float) -> dict[str, float]:
+def undertrained(evidence: Evidence, margin: float = MARGIN) -> dict[str, float]:
     """Return the strategies whose val still rose by more than a margin, and by how much."""
     return {strategy: rise for strategy, rise in rises(evidence).items() if rise > margin}
+
+
+def undertrained_in_words(evidence: Evidence) -> tuple[str, ...]:
+    """Name the strategies that had too few steps, in a sentence; nothing where there are none."""
+    found = [f"{strategy} (by {rise:.3f})" for strategy, rise in undertrained(evidence).items()]
+    if not found:
+        return ()
+    metric = METRICS[evidence.study.metric].label
+    which = f"val {metric} still rose in the second half of the steps of {', '.join(found)}"
+    return (f"Undertrained: {which}. With more steps the order may be another.",)

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from bench.analysis.summary import summarise
 from bench.analysis.training_length import rises, undertrained
 from bench.study.schema import with_changes
 from tests.support.synthetic import make_evidence
@@ -37,6 +38,8 @@ def test_what_still_rises_is_undertrained_and_a_plateau_is_not():
     )
     assert rises(evidence) == pytest.approx({"scratch": 0.3, "full": 0.0, "partial": 0.01})
     assert list(undertrained(evidence, 0.02)) == ["scratch"]
+    (note,) = (note for note in summarise(evidence).notes if note.startswith("Undertrained"))
+    assert "second half of the steps of scratch (by 0.300)." in note
 
 
 def test_under_a_rate_that_falls_all_the_time_a_curve_says_nothing():
