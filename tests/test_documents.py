@@ -37,6 +37,15 @@ def test_what_a_document_names_exists(document):
     assert set(COMMAND.findall(text)) <= targets
 
 
+def test_every_tag_of_a_run_is_in_the_architecture():
+    code = "".join(path.read_text() for path in (ROOT / "bench").rglob("*.py"))
+    rooms = {path.name for path in (ROOT / "bench").iterdir()}
+    tags = {tag for tag in re.findall(r'"bench\.([a-z_]+)\.?[{"]', code) if tag not in rooms}
+    assert len(tags) > 10
+    named = set(re.findall(r"`bench\.([a-z_]+)", (ROOT / "ARCHITECTURE.md").read_text()))
+    assert tags - named == set()
+
+
 def test_every_room_is_in_the_architecture():
     rooms = {path.name for path in (ROOT / "bench").iterdir() if (path / "__init__.py").exists()}
     named = set(re.findall(r"`(\w+)/`", (ROOT / "ARCHITECTURE.md").read_text()))

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bench import __version__
 from bench.cli import console, inspect, report, run
@@ -13,8 +14,24 @@ from bench.system.debugging import debugging
 from bench.system.import_path import leave_out_current_folder
 
 UNUSABLE = 2  # exit status: input or machine must be mended first
+INTERRUPTED = 130  # exit status
+GOES_ON = "; the same command (without --fresh) goes on from here"
+
+
+class _Commands(TyperGroup):
+    """The commands; one that is interrupted says so."""
+
+    def invoke(self, ctx: Any) -> Any:  # click's, which some versions of typer have inside them
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.complain(f"bench: interrupted{GOES_ON if ctx.invoked_subcommand == 'run' else ''}")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="bench",
     help="How should I use these pretrained weights on my data? Measured under one protocol.",
     no_args_is_help=True,

@@ -1,6 +1,5 @@
 """`bench run`: studies one after the other, each with its report."""
 
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from bench.experiment.study_runner import StudyRunner
     from bench.study.schema import Study
 
-INTERRUPTED = 130  # exit status
-
 
 def run(
     study: StudyNames,
@@ -60,9 +57,8 @@ def run(
 ) -> None:
     """Run a study: tune every strategy, do the final runs, write the report."""
     from bench.experiment.options import Options
-    from bench.system import signals
+    from bench.system.signals import sigterm_interrupts
 
-    signal.signal(signal.SIGTERM, signals.stop)  # what a batch system sends before it kills
     counts = label_counts(sizes)
     changed = changes(
         strategy, set_, tuning__trials=trials, seeds=seeds, training__steps=steps, training__epochs=epochs
@@ -76,11 +72,8 @@ def run(
     if dry_run:
         console.show(_with_sizes(studies, counts))
         return
-    try:
+    with sigterm_interrupts():
         whole = _run_sizes(studies, counts, options, output) if counts else _run(studies, options, output)
-    except KeyboardInterrupt:
-        console.complain("bench: interrupted; the same command (without --fresh) goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if whole else 1)
 
 

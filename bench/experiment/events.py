@@ -57,9 +57,10 @@ class JobLost:
 
 @dataclass(frozen=True)
 class Message:
-    """A line for the person who watches."""
+    """A line for the person who watches; `once`: however many processes give it."""
 
     text: str
+    once: bool = False
 
 
 Event = ArmOpened | RunStarted | Evaluated | RunEnded | RunsSkipped | JobLost | Message

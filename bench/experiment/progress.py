@@ -67,6 +67,7 @@ class Progress:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     arms: dict[str, ArmState] = field(default_factory=dict)
     side_by_side: int = 1  # how many runs are under way at a time
+    shown: set[str] = field(default_factory=set)  # messages that are worth a line once
 
     def __enter__(self) -> Self:
         return self
@@ -115,8 +116,10 @@ class Progress:
                 self.skip_runs(strategy, count, reason)
             case JobLost(job, ending):
                 self.say(f"bench: a process died ({ending}); its job is taken up again: {job}")
-            case Message(text):
-                self.say(text)
+            case Message(text, once):
+                if not (once and text in self.shown):
+                    self.say(text)
+                self.shown |= {text} if once else set()
             case ArmOpened():
                 pass  # there is nothing to see
 

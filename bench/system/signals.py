@@ -1,6 +1,7 @@
-"""A first Ctrl-C waits until what must not be cut in two is done; a second one acts at once.
+"""Ctrl-C and SIGTERM, in every process; `cli/app.py` gives the exit status.
 
-Whatever takes longer than `pause_seconds` saves what it has that often: no signal comes before a power cut.
+A first one waits until what must not be cut in two is done; a second one acts at once. Whatever takes longer
+than `pause_seconds` saves what it has that often: no signal comes before a power cut.
 """
 
 import os
@@ -18,19 +19,24 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 NOTICE = b"bench: finishing the step and saving it; press Ctrl-C again to stop at once\n"
 
 
-def stop(_number: int, _frame: FrameType | None) -> None:
-    """Be the handler of a signal that means the same as Ctrl-C."""
+def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that what is under way is ended in order."""
-    before = signal.signal(signal.SIGTERM, stop)
+    """Let SIGTERM, which a batch system sends before it kills, raise KeyboardInterrupt as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def obey_parent() -> None:
+    """Be a worker: a terminal sends Ctrl-C to all processes, and the parent says by SIGTERM when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
 
 
 def pause_seconds() -> float:

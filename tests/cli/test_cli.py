@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from bench.cli import inspect
 from bench.cli.app import main
 
 MODEL = "timm/resnet10t"
@@ -340,6 +341,15 @@ def test_bad_input_is_one_line_and_exit_status_2(made, bench_here, tmp_path, arg
     assert len(complaint) == 1 or "No such option" in done.stderr
     assert sorted(path.name for path in made.iterdir()) == before
     assert not list((tmp_path / "home").rglob("*.tmp"))
+
+
+def test_whatever_is_interrupted_leaves_with_130(bench_here, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(inspect.LISTINGS, inspect.Listing.metrics, interrupt)
+    done = bench_here("list", "metrics")
+    assert (done.returncode, done.stderr) == (130, "bench: interrupted\n")
 
 
 def test_the_dashboard_shows_every_tuning_of_the_store(finished, free_port):

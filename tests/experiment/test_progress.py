@@ -95,6 +95,14 @@ def test_elsewhere_each_run_is_a_line():
     assert view.seconds_left() == 0
 
 
+def test_what_two_processes_give_once_is_shown_once():
+    stream = io.StringIO()
+    with Progress("accuracy", stream=stream) as view:
+        for text, once in (("apart", True), ("apart", True), ("again", False), ("again", False)):
+            view.on_event(Message(text, once=once))
+    assert stream.getvalue().split() == ["apart", "again", "again"]
+
+
 def test_a_stream_that_is_full_ends_no_study():
     with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123
         Progress("accuracy", stream=full).say("a line")

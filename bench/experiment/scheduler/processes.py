@@ -20,6 +20,7 @@ from bench.core.errors import InputError
 from bench.experiment.events import JobLost, Message, OnEvent
 from bench.experiment.scheduler.base import Job, JobError, JobResult, OnDone, Work
 from bench.system import signals, sockets
+from bench.system.notices import ONCE
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -180,15 +181,15 @@ class _ToTheParent(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record as one line."""
         with suppress(*GONE):  # nobody listens any more, which the worker sees next
-            self._connection.send(Message(" ".join(self.format(record).splitlines())))
+            text = " ".join(self.format(record).splitlines())
+            self._connection.send(Message(text, once=getattr(record, ONCE, False)))
 
 
 def _worker(connection: Connection, environment: dict[str, str], work: Work) -> None:
     """Be a process of the pool: the environment is that of the parent now, not of the fork server's start."""
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to stop
-    signal.signal(signal.SIGTERM, signals.stop)
+    signals.obey_parent()
     with suppress(*GONE, KeyboardInterrupt):
         try:
             logging.getLogger().addHandler(_ToTheParent(connection))
