@@ -68,7 +68,8 @@ def _report_one(
     from bench.study_record import read
     from bench.system import locks
 
-    store, run = _newest(name, now, budget, uri)
+    store = _open(name, now, uri, to_read=True)
+    run = _newest(store, name, now, budget)
     evidence = read.gather(store, run)
     for line in evidence.lacking:
         console.complain(f"{name}: {line}")
@@ -93,7 +94,8 @@ def register(
     from bench.study_record import read
 
     ((name, now),) = asked_for(study, changes(strategy, set_), budget)
-    store, run = _newest(name, now, budget, tracking_uri)
+    store = _open(name, now, tracking_uri)
+    run = _newest(store, name, now, budget)
     console.say(served_model.register(store, run, read.gather(store, run)))
 
 
@@ -110,7 +112,7 @@ def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, folder:
     from bench.study_record import read
     from bench.system import locks
 
-    store = _open(study.name, study, uri)
+    store = _open(study.name, study, uri, to_read=True)
     runs = {count: read.same(store, with_labels(study, count)) for count in counts}
     evidence = {count: read.gather(store, run) for count, run in runs.items() if run is not None}
     if not evidence:
@@ -151,25 +153,24 @@ def write_overview(written: "Sequence[tuple[Study, Mapping[str, Any]]]", output:
     console.say(f"all     {output / 'index.html'}")
 
 
-def _newest(name: str, now: "Study | None", budget: Budget, uri: str | None) -> "tuple[RunStore, FoundStudy]":
-    """Return the store and the study's newest run in it; say if the study has changed since."""
+def _newest(store: "RunStore", name: str, now: "Study | None", budget: Budget) -> "FoundStudy":
+    """Return the study's newest run in its store; say if the study has changed since."""
     from bench.study_record import read
 
-    store = _open(name, now, uri)
     run, changed = read.newest(store, now, budget.value)
     if changed:
         console.complain(f"{name} has changed since it was run: {changed}")
-    return store, run
+    return run
 
 
-def _open(name: str, now: "Study | None", uri: str | None) -> "RunStore":
+def _open(name: str, now: "Study | None", uri: str | None, *, to_read: bool = False) -> "RunStore":
     """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
     from bench.study.loading import find
     from bench.study_record import read
     from bench.tracking.store import open_store
 
     try:
-        return open_store(uri, read.EXPERIMENT.format(study=name))
+        return open_store(uri, read.EXPERIMENT.format(study=name), to_read=to_read)
     except NotStoredError:
         if now is None:
             find(name)

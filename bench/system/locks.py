@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.core.errors import InputError
-from bench.core.hashing import digest
 from bench.system import locations
 
 
@@ -18,8 +17,9 @@ def lock_file(kind: str, name: str) -> Path:
 
 @contextmanager
 def folder_locked(folder: Path) -> Iterator[None]:
-    """Be the only process of this `BENCH_HOME` that writes to a folder of reports, by whatever name."""
-    with locked(lock_file("reports", digest(str(folder.resolve()))[:32])):
+    """Be the only process that writes to a folder of reports, by whatever name and with whatever home."""
+    folder = folder.resolve()
+    with claimed(folder.with_name(f".{folder.name}.lock"), wait=True):
         yield
 
 
@@ -58,13 +58,21 @@ def open_lock(path: Path) -> int:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Yield whether a piece of work is this process's; the system gives it free if this one dies."""
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Yield whether a piece of work is this process's; the system gives it free if this one dies.
+
+    Args:
+        path: the file that stands for it; it goes when the work is done.
+        wait: for others to give it free.
+
+    Raises:
+        InputError: if the file system knows no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("w") as file:
+        with os.fdopen(open_lock(path)) as file:
             try:
-                _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+                _flock(file.fileno(), fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 yield False
                 return
@@ -91,5 +99,5 @@ def _flock(handle: int, kind: int, path: Path) -> None:
         raise
     except OSError as error:
         what = f"files can't be locked there ({(error.strerror or str(error)).lower()})"
-        remedy = "set BENCH_HOME and BENCH_CACHE to folders of a file system that knows flock"
+        remedy = "set BENCH_HOME, BENCH_CACHE and --output to folders of a file system that knows flock"
         raise InputError(what, str(path.parent), remedy) from error

@@ -3,12 +3,15 @@
 import logging
 import os
 import re
+import shutil
+import tempfile
+import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import InputError, NotStoredError, RefusedError, RunGoneError, StoreAwayError
-from bench.tracking import relocation, store_uri
+from bench.tracking import read_only, relocation, store_uri
 from bench.tracking.client import SETTINGS, ExplainedClient, make_database
 
 PAGE = 1000  # runs fetched at a time
@@ -52,6 +55,7 @@ class Connection:
         uri: see `store_uri.resolve_uri`.
         experiment: its name. Several processes may create it at once.
         create: whether to create it if it is missing.
+        to_read: whether it is only read; then a SQLite store that can only be read is enough.
         experiment_id: if another process has found it; then nothing is asked of the store, which may be away.
 
     Attributes:
@@ -63,18 +67,39 @@ class Connection:
     """
 
     def __init__(
-        self, uri: str | None, experiment: str, *, create: bool = True, experiment_id: str = ""
+        self,
+        uri: str | None,
+        experiment: str,
+        *,
+        create: bool = True,
+        to_read: bool = False,
+        experiment_id: str = "",
     ) -> None:
         self.uri, self.experiment = store_uri.resolve_uri(uri), experiment
         self.client = _open_client(self.uri, create=create or bool(experiment_id))
-        self.experiment_id = experiment_id or self._open(create=create)
+        self.experiment_id = experiment_id or self._open(create=create, to_read=to_read)
 
-    def _open(self, *, create: bool) -> str:
+    def _open(self, *, create: bool, to_read: bool) -> str:
+        file = store_uri.sqlite_file(self.uri)
+        if to_read and file and not read_only.can_be_written(file):
+            self._open_copy()
+            return self._find_experiment(create=False)
         with store_uri.one_at_a_time(self.uri):
-            make_database(store_uri.sqlite_file(self.uri))
+            make_database(file)
             with self.client.explained():
                 relocation.heal(self.uri)
             return self._find_experiment(create=create)
+
+    def _open_copy(self) -> None:
+        """Let a copy of the store be asked, which lasts as long as this connection."""
+        folder = tempfile.mkdtemp(prefix="bench-store-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        copied = Path(folder) / "mlflow.db"
+        read_only.copy(self.uri, copied)
+        relocation.heal(self.uri, copied)
+        self.client = ExplainedClient(f"sqlite:///{copied}")
+        shown = store_uri.shown(self.uri)
+        log.warning("bench: %s can only be read; the report is of a copy of what it holds now", shown)
 
     def _find_experiment(self, *, create: bool) -> str:
         name, where = self.experiment, store_uri.shown(self.uri)

@@ -19,17 +19,21 @@ ADDRESSES = (
 )
 
 
-def heal(uri: str) -> None:
+def heal(uri: str, copied: Path | None = None) -> None:
     """Let a SQLite store point at the artifacts beside it, where it points at those of where it came from.
 
     A store is made with its artifacts beside it. If it is somewhere else now, and has artifacts beside it
     again (or those of before are gone), it was moved or copied as a whole. Others are left as they are.
+
+    Args:
+        uri: of the store.
+        copied: what is put right instead, if the store can only be read.
     """
     file = store_uri.sqlite_file(uri)
     if file is None or not file.exists():
         return
     here = file.parent / "artifacts"
-    with closing(sqlite3.connect(file, timeout=20)) as database, database:
+    with closing(sqlite3.connect(copied or file, timeout=20)) as database, database:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         if "experiments" not in tables:
             return

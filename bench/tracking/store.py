@@ -181,15 +181,16 @@ class RunStore:
             self._late.settle()
 
 
-def open_store(uri: str | None, experiment: str, *, create: bool = False) -> RunStore:
+def open_store(uri: str | None, experiment: str, *, create: bool = False, to_read: bool = False) -> RunStore:
     """Return the store of an experiment; writes fail while it is away. See `Connection` for what it raises.
 
     Args:
         uri: see `store_uri.resolve_uri`.
         experiment: its name.
         create: whether to create store and experiment if they are missing.
+        to_read: whether nothing is written; then a SQLite store that can only be read is enough.
     """
-    return RunStore(Connection(uri, experiment, create=create))
+    return RunStore(Connection(uri, experiment, create=create, to_read=to_read))
 
 
 def open_study_store(uri: str | None, experiment: str, experiment_id: str = "") -> RunStore:

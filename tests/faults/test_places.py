@@ -12,6 +12,7 @@ from bench.data.loading import load
 from bench.study.schema import Target
 from tests.faults.test_kills import count_differences, ended_runs
 from tests.support.tiny_bench import clock_is_set_back, private_umask
+from tests.support.unprivileged import only_to_read, unprivileged
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +127,38 @@ def test_a_disk_that_can_only_be_read(bench, expected, tmp_path, small_disk):
     assert process.exitcode == 0, said(tmp_path / "measured" / "log")
     mount_again("rw")
     assert ends_with() == 0, log.read_text()[-3000:]
+
+
+def test_a_home_of_another_user_that_can_only_be_read(bench, expected, tmp_path):
+    """Its report is drawn, by its name and as `BENCH_HOME`; nothing of it is changed, or registered."""
+    home = tmp_path / "theirs"
+    assert count_differences(expected, bench.finish(home, "--jobs", "1")) == (0, 0)
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+
+    def ends_with(*arguments, bench_home):
+        command = [sys.executable, "-m", "bench", *arguments]
+        environment = {**os.environ, "BENCH_HOME": str(bench_home)}
+        return subprocess.run(
+            [*unprivileged(), *command],
+            cwd=bench.folder, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    uri = ("--tracking-uri", f"sqlite:///{home}/mlflow.db")
+    with only_to_read(home):
+        for own, where in ((home, ()), (tmp_path / "mine", uri)):
+            output = tmp_path / f"reports {own.name}"
+            ended = ends_with("report", "--study", "tiny.yaml", *where, "--output", output, bench_home=own)
+            assert ended.returncode == 0, ended.stderr
+            assert "can only be read; the report is of a copy of what it holds now" in ended.stderr
+            assert "Traceback" not in ended.stderr
+            assert (output / "tiny" / "runs.csv").read_bytes() == (
+                home / "reports/tiny/runs.csv"
+            ).read_bytes()
+        refused = ends_with("register", "--study", "tiny.yaml", *uri, bench_home=tmp_path / "mine")
+    assert refused.returncode == 2
+    assert "the run store can't be opened" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
 
 
 def test_a_copied_cache_that_can_only_be_read(bench, small_disk, monkeypatch):

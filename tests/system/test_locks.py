@@ -1,6 +1,7 @@
 """Locks between processes: each kind has its own files, and one folder has one lock by any name."""
 
 import fcntl
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,29 @@ def test_a_study_called_like_a_lock_of_another_shares_none_with_it():
     assert len(files) == 4
 
 
-def test_a_folder_has_one_lock_by_whatever_name(tmp_path, monkeypatch):
-    (tmp_path / "link").symlink_to(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with locks.folder_locked(tmp_path / "link" / "reports"):
-        held = set(locks.lock_file("reports", "x").parent.iterdir())
-    with locks.folder_locked(Path("reports")):
-        assert set(locks.lock_file("reports", "x").parent.iterdir()) == held
-    assert len(held) == 1
+def test_a_folder_has_one_lock_by_whatever_name_and_with_whatever_home(tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    waiting = threading.Event()
+
+    def wait_for_it():
+        waiting.set()
+        with locks.folder_locked(Path("study")):
+            entered.append(real / "study")
+
+    entered = []
+    monkeypatch.chdir(real)
+    with locks.folder_locked(tmp_path / "link" / "study"):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / "another"))
+        other = threading.Thread(target=wait_for_it)
+        other.start()
+        waiting.wait()
+        other.join(0.2)
+        assert not entered
+    other.join()
+    assert entered
+    assert not list(real.iterdir()), "no lock is left among the reports"
 
 
 @pytest.mark.parametrize("lock", [locks.locked, locks.claimed], ids=["locked", "claimed"])
