@@ -20,6 +20,7 @@ from bench.tracking.live_run import End, Point
 
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
+LONGEST_DATASET, LONGEST_SOURCE = 500, 65_000  # the same: of a data set's name, and of where it is from
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
 
 
@@ -106,10 +107,14 @@ class Writer:
                 files.sync_up_to(file, file.parents[len(PurePosixPath(name).parts) + 2])
 
     def log_dataset(self, run_id: str, name: str, sha256: str, origin: str) -> None:
-        """Say which data a run is about; MLflow keeps 36 characters of the digest."""
+        """Say which data a run is about; MLflow keeps 36 characters of the digest.
+
+        A name that is too long is a path: its end tells more than its beginning.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        data = Dataset(name, sha256[:36], "local", canonical_json({"origin": origin}))
+        source = _text(canonical_json({"origin": origin}), LONGEST_SOURCE)
+        data = Dataset(_text(name[-LONGEST_DATASET:], LONGEST_DATASET), sha256[:36], "local", source)
         context = [DatasetInput(data, [InputTag("mlflow.data.context", "transfer")])]
         try:
             self._connection.client.log_inputs(run_id, context)

@@ -1,5 +1,6 @@
 """What every store must do, whether it is a file, a server or a database: one suite, run over each."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -331,6 +332,15 @@ class StoreContract:
         store.writer.log_dataset(study, "photo_textures", "ab" * 32, "scikit-image")
         data = store.connection.client.get_run(study).inputs.dataset_inputs[0].dataset
         assert (data.name, data.digest) == ("photo_textures", "ab" * 18)
+
+    def test_data_in_a_folder_of_a_long_and_odd_path_are_logged(self, uri):
+        store = new_store(uri)
+        study, _ = open_levels(store)
+        path = "/data" + "/long" * 200 + "/not UTF-8 \udcff"
+        store.writer.log_dataset(study, path, "ab" * 32, path)
+        data = store.connection.client.get_run(study).inputs.dataset_inputs[0].dataset
+        assert (len(data.name), data.name[-17:]) == (500, "/long/not UTF-8 ?")
+        assert json.loads(data.source) == {"origin": path.replace("\udcff", "?")}
 
     def test_one_experiment_is_made_however_many_ask(self, uri):
         name = f"toy-{uuid.uuid4().hex[:8]}"
