@@ -62,6 +62,34 @@ def one_thread():
     os.sched_getaffinity = lambda _process: {0}
 
 
+def reports_beside_another(folder, name):
+    """Draw the report when another command does, and publish it when that one has had time to write its own.
+
+    The two meet in a folder, where each leaves files of its name.
+    """
+    from bench.experiment.study_runner import StudyRunner
+    from bench.study_record import publish as publishing
+
+    one_thread()
+    run, publish = StudyRunner.run, publishing.publish
+
+    def wait_for_both(point, seconds):
+        (folder / f"{point} {name}").touch()
+        until = time.monotonic() + seconds
+        while len(list(folder.glob(f"{point} *"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def run_and_wait(self):
+        run(self)
+        wait_for_both("done", 200)
+
+    def wait_and_publish(*arguments):
+        wait_for_both("written", 10)
+        publish(*arguments)
+
+    StudyRunner.run, publishing.publish = run_and_wait, wait_and_publish
+
+
 def private_umask():
     os.umask(0o077)
 
