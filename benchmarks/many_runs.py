@@ -1,6 +1,6 @@
 """Report on a study of 5,000 stored runs: seconds and memory. `python -m benchmarks.many_runs`.
 
-Five strategies with 900 trials and 100 seeds each, 10 epochs a run and 200 test images, in SQLite.
+Five strategies with 900 trials and 100 seeds each, 10 evaluations a run and 200 test images, in SQLite.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from bench.study.schema import Study
 from bench.study_record import write
 from bench.tracking.store import open_store
 
-TRIALS, SEEDS, EPOCHS, IMAGES = 900, 100, 10, 200
+TRIALS, SEEDS, EVALUATIONS, STEPS, IMAGES = 900, 100, 10, 20, 200
 CLASSES = tuple("abcdefghij")
 
 
@@ -41,7 +41,7 @@ def make_plan(trials, seeds):
             "scenario": {"size": "small", "similarity": "similar"},
             "source": {"model": "timm/resnet18"},
             "target": {"data": "made-up"},
-            "training": {"epochs": EPOCHS},
+            "training": {"steps": EVALUATIONS * STEPS},
             "tuning": {"trials": trials},
             "seeds": seeds,
         }
@@ -90,11 +90,12 @@ def fill(store, plan, folder):
 def result(spec, accuracy, draw, more):
     names = ("val/accuracy", "val/balanced_accuracy", "val/loss", "train/loss", "learning_rate")
     curve = tuple(
-        {"epoch": e, **{n: accuracy * (1 - 0.5**e) + draw.random() / 50 for n in names}}
-        for e in range(EPOCHS)
+        {"step": number * STEPS, **{n: accuracy * (1 - 0.5**number) + draw.random() / 50 for n in names}}
+        for number in range(1, EVALUATIONS + 1)
     )
     metrics = dict.fromkeys(names[:4], accuracy) | more
-    return RunResult(spec, Status.DONE, metrics, curve, EPOCHS - 1, 10 + draw.random(), 1.0, 1000, 10**9)
+    last, seconds = EVALUATIONS * STEPS, 10 + draw.random()
+    return RunResult(spec, Status.DONE, metrics, curve, last, last, seconds, 1.0, 1000, 10**9)
 
 
 def main():
