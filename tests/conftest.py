@@ -57,6 +57,21 @@ def _threads_of_this_test():
         sys.modules["torch"].set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory):
+    """Puts an empty run store into a file, and returns its address: making its tables takes seconds."""
+    from bench.tracking.client import make_database
+
+    made = tmp_path_factory.mktemp("made") / "mlflow.db"
+    make_database(made)
+
+    def put(file):
+        shutil.copy(made, file)
+        return f"sqlite:///{file}"
+
+    return put
+
+
 @pytest.fixture
 def error_rate(monkeypatch):
     """A metric of which lower values are better: whatever accuracy chooses, it chooses too."""

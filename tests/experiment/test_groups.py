@@ -31,12 +31,12 @@ def grouped(tiny_folder, tmp_path, monkeypatch):
     return "tiny.yaml"
 
 
-def test_a_study_keeps_the_groups_of_what_it_tests(grouped, tmp_path, monkeypatch, capsys):
+def test_a_study_keeps_the_groups_of_what_it_tests(grouped, tmp_path, monkeypatch, capsys, new_store):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     laid_out = plan(load(grouped, SETTINGS))
     console.announce(laid_out)
     assert "  groups   by group: 6 in train, 3 in val, 3 in test" in capsys.readouterr().out
-    options = Options(device="cpu", jobs=1, threads=1, tracking_uri=f"sqlite:///{tmp_path}/runs.db")
+    options = Options(device="cpu", jobs=1, threads=1, tracking_uri=new_store(tmp_path / "runs.db"))
     runner = StudyRunner(laid_out, options, Progress("accuracy"))
     runner.run()
     evidence = runner.evidence()

@@ -43,13 +43,14 @@ class Watched(Progress):
 
 
 @pytest.fixture
-def run(tiny, tmp_path, monkeypatch):
+def run(tiny, tmp_path, monkeypatch, new_store):
     """Run the study with a home and a store, both by name."""
 
     def run_study(home, store, *settings, stop_after=None, **options):
         monkeypatch.setenv("BENCH_HOME", str(tmp_path / home))
         watched = Watched(stop_after)
-        where = f"sqlite:///{tmp_path}/{store}.db"
+        file = tmp_path / f"{store}.db"
+        where = f"sqlite:///{file}" if file.exists() else new_store(file)
         options = Options(device="cpu", jobs=1, threads=1, tracking_uri=where, **options)
         runner = StudyRunner(plan(load(tiny, [*SETTINGS, *settings])), options, watched)
         if stop_after is None:

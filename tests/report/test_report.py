@@ -27,7 +27,7 @@ from bench.core.versions import REPORT
 from bench.data.dataset import Rejected
 from bench.data.left_out import summarise as summarise_left_out
 from bench.report import export_formats, pdf
-from bench.report.figures import errors_by_class, results, stages, studies
+from bench.report.figures import errors_by_class, results, stages, studies, study_figures
 from bench.report.figures.label_layout import spread
 from bench.report.figures.results import pareto
 from bench.report.figures.studies import NAMES as OVER_STUDIES
@@ -111,6 +111,12 @@ def catch(monkeypatch, module):
 
     monkeypatch.setattr(module, "take", keep)
     return figures
+
+
+@pytest.fixture
+def one_figure(monkeypatch):
+    """Reports with a single figure: drawing all takes longer than everything else."""
+    monkeypatch.setattr(study_figures, "FIGURES", {"accuracy": FIGURES["accuracy"]})
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +297,7 @@ class TestStudyReport:
         assert "The 20 most confused of" in drawn.caption
         assert most < 200e6
 
+    @pytest.mark.usefixtures("one_figure")
     def test_thousands_of_files_left_out_are_a_file_beside_the_report(self, tmp_path):
         left_out = tuple((f"a/{number}.xml", "=no picture") for number in range(10_000))
         evidence = make_evidence(images=20, epochs=1)
@@ -303,6 +310,7 @@ class TestStudyReport:
         assert page.count(".xml") < 20
         assert "left_out.csv" in (tmp_path / "report.md").read_text()
 
+    @pytest.mark.usefixtures("one_figure")
     def test_a_report_with_fewer_results_takes_no_place_of_one_with_more(self, tmp_path, caplog):
         folder = tmp_path / "study"
         write(make_evidence(images=20, epochs=1), folder)
@@ -318,12 +326,14 @@ class TestStudyReport:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["study", "study-earlier-1"]
         assert not caplog.text
 
+    @pytest.mark.usefixtures("one_figure")
     def test_results_of_different_hardware_are_named_as_such(self, tmp_path):
         evidence = make_evidence(images=20, epochs=1)
         evidence.provenance["different hardware"] = ["cpu, Xeon", "cuda, H100"]
         write(evidence, tmp_path)
         assert "2 kinds of hardware (cpu, Xeon; cuda, H100)" in (tmp_path / "report.md").read_text()
 
+    @pytest.mark.usefixtures("one_figure")
     def test_an_earlier_report_stays_when_a_new_one_fails(self, written, tmp_path):
         shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)
         before = contents(tmp_path)

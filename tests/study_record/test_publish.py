@@ -14,10 +14,10 @@ from tests.support.synthetic import make_evidence, make_study
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(tmp_path_factory, new_store):
     folder = tmp_path_factory.mktemp("published")
     evidence = make_evidence(make_study(strategies=["scratch", "full"]), failed=[("scratch", 1)])
-    store = open_store(f"sqlite:///{folder}/mlflow.db", "bench/small_similar", create=True)
+    store = open_store(new_store(folder / "mlflow.db"), "bench/small_similar", create=True)
     run_id = store.open_study("small_similar", "k", {}, {})
     for name in evidence.strategies:
         store.open_arm(run_id, Arm("small_similar", name, {}), {}, {}, "plan")

@@ -64,8 +64,8 @@ def log(store, arm_run, spec, result=None, folder=None, **tags):
 
 
 @pytest.fixture
-def store(tmp_path):
-    return open_store(f"sqlite:///{tmp_path}/mlflow.db", "bench/small_similar", create=True)
+def store(tmp_path, new_store):
+    return open_store(new_store(tmp_path / "mlflow.db"), "bench/small_similar", create=True)
 
 
 def tuned(store, plan, arm, accuracies):

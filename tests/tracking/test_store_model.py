@@ -35,9 +35,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, new_store):
+    """The file of a store with an empty experiment."""
     folder = tmp_path_factory.mktemp("made")
-    open_store(f"sqlite:///{folder}/mlflow.db", "toy", create=True)
+    open_store(new_store(folder / "mlflow.db"), "toy", create=True)
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         database.execute("pragma wal_checkpoint(truncate)")
     return folder / "mlflow.db"
