@@ -96,13 +96,16 @@ class Ruling:
     source_url: str = SOURCE_URL
 
 
-def judge(scenario: Scenario, places: Mapping[str, Place], compared: Mapping[str, Comparison]) -> Ruling:
+def judge(
+    scenario: Scenario, places: Mapping[str, Place], compared: Mapping[str, Comparison], sign: int = 1
+) -> Ruling:
     """Rule on the advice for a scenario.
 
     Args:
         scenario: the study's.
         places: each strategy's place against the best.
         compared: each strategy that was compared, against the best.
+        sign: of a difference that says better: -1 where lower values are.
     """
     advice = ADVICE[scenario.size, scenario.similarity]
     tested = [
@@ -123,7 +126,7 @@ def judge(scenario: Scenario, places: Mapping[str, Place], compared: Mapping[str
         outcome=outcome,
         measured=finding,
         sentence=sentence,
-        deciding=_deciding([compared[name] for name in hinges]),
+        deciding=_deciding([compared[name] for name in hinges], sign),
     )
 
 
@@ -159,11 +162,11 @@ def _listed(names: Sequence[str], compared: Mapping[str, Comparison]) -> str:
     return "; ".join(f"{name} {compared[name].words}" for name in names)
 
 
-def _deciding(compared: Sequence[Comparison]) -> Deciding | None:
+def _deciding(compared: Sequence[Comparison], sign: int) -> Deciding | None:
     """Return of those that have to be behind the best the one that is least so, for its margin."""
 
     def lacking(comparison: Comparison) -> float:
-        return comparison.difference.value + (
+        return sign * comparison.difference.value + (
             1.0 if comparison.critical_difference is None else comparison.critical_difference
         )
 

@@ -121,7 +121,9 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         comparisons=comparisons,
         pairs=pairs,
         groups=groups,
-        ruling=judge(scenario, places, {c.strategy: c for c in comparisons}) if scenario else None,
+        ruling=judge(scenario, places, {c.strategy: c for c in comparisons}, metric.sign)
+        if scenario
+        else None,
         verdict=verdict(results, comparisons, study, crossed.images if crossed else 0),
         notes=(
             *notes_on(evidence, predictions, results),

@@ -671,6 +671,15 @@ class TestRuleOfThumb:
         assert (deciding.strategy, deciding.best, deciding.margin) == ("partial", "feature_extractor", 0.05)
         assert "if it is behind by 0.050 or more; measured: \N{MINUS SIGN}0.020." in deciding.sentence
 
+    def test_where_lower_is_better_the_closest_call_is_the_lowest(self):
+        places = {"feature_extractor": "best", "partial": "tied", "full": "tied"}
+        found = {
+            name: comparison(name, "feature_extractor", "tied", difference, 0.05)
+            for name, difference in (("partial", 0.02), ("full", 0.04))
+        }
+        closest = [judge(self.SMALL_SIMILAR, places, found, sign).deciding.strategy for sign in (1, -1)]
+        assert closest == ["full", "partial"]
+
     def test_nothing_compared_has_no_margin(self):
         assert judge(self.SMALL_SIMILAR, {"feature_extractor": "best"}, {}).deciding is None
 
