@@ -180,6 +180,8 @@ def test_camvid_is_read_with_its_own_parts(shared_data):
     dataset = load(study.target, shared_data / "camvid", "segmentation")
     assert np.bincount(dataset.parts).tolist() == [367, 101, 233]
     assert not dataset.rejected
+    in_test = split(dataset, study.target, 1).test
+    assert set(dataset.groups_of(in_test)) == {"test/images/0001TP", "test/images/Seq05VD"}
     assert dataset.images.shape[1:] == (240, 240, 3)
     first = np.asarray(Image.open(shared_data / "camvid" / dataset.names[0]).convert("RGB"))
     assert np.array_equal(dataset.images[0][30:210], first), "at their own size the pixels are kept"
@@ -188,14 +190,19 @@ def test_camvid_is_read_with_its_own_parts(shared_data):
 
 def test_digit_scenes_share_nothing_between_parts_and_are_the_same_everywhere():
     raw = MASK_SOURCES["digit_scenes"].read()
-    assert np.bincount(raw.parts).tolist() == [800, 200, 400]
+    assert np.bincount(raw.parts).tolist() == [800, 200, 1000]
+    grounds = [
+        {g for g, p in zip(raw.groups, raw.parts, strict=True) if p == part} for part in (TRAIN, VAL, TEST)
+    ]
+    assert [len(ground) for ground in grounds] == [6, 3, 10]
+    assert len(set.union(*grounds)) == 19, "no background is in two parts"
     image, mask = raw.read(5)
     again, _ = MASK_SOURCES["digit_scenes"].read().read(5)
     assert np.array_equal(image, again)
     shown = set(np.unique(mask).tolist())
     assert 0 in shown
     assert 2 <= len(shown) <= 3
-    seen = [set(np.unique(raw.read(i)[1]).tolist()) for i in range(0, 1400, 20)]
+    seen = [set(np.unique(raw.read(i)[1]).tolist()) for i in range(0, 2000, 20)]
     assert set.union(*seen) == set(range(len(raw.classes)))
     from bench.data.sources.digit_scenes import _share
 

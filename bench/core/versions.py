@@ -5,4 +5,4 @@ RECORD = 5  # what a study's run keeps for its report (study_record/facts.py): i
 REPORT = 5  # what a report's files hold (report/, study_record/freshness.py): it is drawn anew
 CHECKPOINT = 1  # what a run in flight keeps (training/checkpoints.py): one of another version begins anew
 FEATURES = 2  # what the same images and weights give as frozen features (training/cached_features.py)
-IMAGES = 3  # what the image store holds (data/image_store.py): the same files are decoded anew
+IMAGES = 4  # what the image store holds (data/image_store.py): the same files are decoded anew

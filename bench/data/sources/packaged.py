@@ -1,4 +1,4 @@
-"""The three data sets that come inside wheels, read from the package folders without importing them."""
+"""Data sets that come inside wheels, read from the package folders without importing them."""
 
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -9,43 +9,20 @@ import numpy as np
 from PIL import Image
 
 from bench.core.errors import InputError
-from bench.data.dataset import (
-    TEST,
-    TRAIN,
-    UNASSIGNED,
-    VAL,
-)
+from bench.data.dataset import UNASSIGNED
 from bench.data.decoding import open_image
 from bench.data.sources.base import SOURCES, Raw, Source
 
-PATCH = 32  # pixels, side of a photo_textures patch
-BLOCK = 4  # patches, side of the blocks that go to one part together
-BLOCK_SHARES = {TRAIN: 0.5, VAL: 0.2, TEST: 0.3}
+# elpv: the cells of a module follow one another; these modules (from 0) have other than 60 of them. They were
+# found from the jumps of brightness, texture and busbars along the file order, and from the type of cell in
+# the table. The authors count 44 modules, 18 of them monocrystalline, and so do these (Deitsch et al.,
+# "Automatic classification of defective photovoltaic module cells in electroluminescence images", Solar
+# Energy 185, 2019); they publish no list.
+CELLS, OTHER_CELLS = 60, {20: 54, 30: 50, 36: 72, 40: 48}
+MODULES = 44
 DEFECTIVE_FROM = 0.5  # defect probability from which a solar cell counts as defective
+SURE = (0.0, 1.0)  # probabilities of cells that experts did not doubt; the others are 1/3 and 2/3
 
-# The licence of each photograph as scikit-image (docstrings of skimage.data) and scikit-learn
-# (sklearn/datasets/images/README.txt) state it.
-PHOTOGRAPHS = {
-    "astronaut": ("skimage/data/astronaut.png", "public domain, NASA"),
-    "brick": ("skimage/data/brick.png", "CC0, CC0Textures"),
-    "camera": ("skimage/data/camera.png", "CC0, Lav Varshney"),
-    "cell": ("skimage/data/cell.png", "CC0, Müller et al. 2018"),
-    "chelsea": ("skimage/data/chelsea.png", "CC0, Stefan van der Walt"),
-    "china": ("sklearn/datasets/images/china.jpg", "CC BY 2.0, danielbuechele"),
-    "clock": ("skimage/data/clock_motion.png", "public domain, Stefan van der Walt"),
-    "coffee": ("skimage/data/coffee.png", "CC0, Rachel Michetti"),
-    "coins": ("skimage/data/coins.png", "no known copyright restrictions, Brooklyn Museum"),
-    "flower": ("sklearn/datasets/images/flower.jpg", "CC BY 2.0, vultilion"),
-    "grass": ("skimage/data/grass.png", "CC0, linolafett"),
-    "gravel": ("skimage/data/gravel.png", "CC0, CC0Textures"),
-    "hubble": ("skimage/data/hubble_deep_field.jpg", "public domain, NASA"),
-    "ihc": ("skimage/data/ihc.png", "no known copyright restrictions, CMMI"),
-    "moon": ("skimage/data/moon.png", "not stated; distributed with scikit-image, BSD-3-Clause"),
-    "motorcycle": ("skimage/data/motorcycle_left.png", "not stated; Middlebury stereo benchmark 2014"),
-    "page": ("skimage/data/page.png", "not stated; distributed with scikit-image, BSD-3-Clause"),
-    "retina": ("skimage/data/retina.jpg", "CC0, Mikael Häggström"),
-    "rocket": ("skimage/data/rocket.jpg", "public domain, SpaceX"),
-}
 _DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -78,56 +55,28 @@ def versions(*packages: str) -> str:
         raise InputError(f"{error.name} is not installed", "data", f"pip install {error.name}") from error
 
 
-def block_parts(rows: int, columns: int) -> np.ndarray:
-    """Return the part of each patch of a grid: int8, shape (rows, columns).
-
-    Blocks of BLOCK x BLOCK patches are dealt out whole. They are visited in golden-ratio order, which spreads
-    any run of them over the photograph, and each goes to the part that is furthest below its share.
-    """
-    parts = np.empty((rows, columns), dtype=np.int8)
-    across = -(-columns // BLOCK)
-    blocks = across * -(-rows // BLOCK)
-    dealt = dict.fromkeys(BLOCK_SHARES, 0)
-    for block in sorted(range(blocks), key=lambda number: number * (5**0.5 - 1) / 2 % 1):
-        top, left = block // across * BLOCK, block % across * BLOCK
-        patches = parts[top : top + BLOCK, left : left + BLOCK]
-        total = sum(dealt.values()) + patches.size
-        part = max(dealt, key=lambda p: BLOCK_SHARES[p] * total - dealt[p])
-        patches[:] = part
-        dealt[part] += patches.size
-    return parts
-
-
-def _read_photo_textures() -> Raw:
-    photographs, entries, names, parts = [], [], [], []
-    for label, (name, (path, _)) in enumerate(PHOTOGRAPHS.items()):
-        photographs.append(open_image(packaged_file(path)).convert("RGB"))
-        width, height = photographs[-1].size
-        grid = block_parts(height // PATCH, width // PATCH)
-        for (row, column), part in np.ndenumerate(grid):
-            entries.append((label, column * PATCH, row * PATCH))
-            names.append(f"{name}/x{column * PATCH:04d}_y{row * PATCH:04d}")
-            parts.append(int(part))
-
-    def read(index: int) -> tuple[Image.Image, int]:
-        label, left, top = entries[index]
-        return photographs[label].crop((left, top, left + PATCH, top + PATCH)), label
-
-    licence = "; ".join(f"{name}: {text}" for name, (_, text) in PHOTOGRAPHS.items())
-    return Raw(tuple(PHOTOGRAPHS), names, parts, read, licence, versions("skimage", "sklearn"))
-
-
-def _read_elpv() -> Raw:
+def _read_elpv(*, doubtful: bool) -> Raw:
     table = packaged_file("elpv_dataset/data/labels.csv")
     rows = [line.split() for line in table.read_text(encoding="ascii").splitlines() if line.strip()]
-    names = [row[0] for row in rows]
-    labels = [int(float(row[1]) >= DEFECTIVE_FROM) for row in rows]
+    probability = [float(row[1]) for row in rows]
+    modules = module_numbers()
+    taken = [i for i, value in enumerate(probability) if doubtful or value in SURE]
+    names, labels = [rows[i][0] for i in taken], [int(probability[i] >= DEFECTIVE_FROM) for i in taken]
 
     def read(index: int) -> tuple[Image.Image, int]:
         return open_image(table.parent / names[index]), labels[index]
 
-    classes = ("functional", "defective")
-    return Raw(classes, names, [UNASSIGNED] * len(rows), read, _ELPV_LICENCE, versions("elpv_dataset"))
+    return Raw(
+        ("functional", "defective"), names, [UNASSIGNED] * len(names), read, _ELPV_LICENCE,
+        versions("elpv_dataset"), groups=[f"module {modules[i] + 1:02d}" for i in taken],
+        group_kind="inferred module",
+    )  # fmt: skip
+
+
+def module_numbers() -> np.ndarray:
+    """Return the module, from 0, of each cell in the order of elpv's table: int64, shape (2624,)."""
+    lengths = [OTHER_CELLS.get(number, CELLS) for number in range(MODULES)]
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def read_digits() -> tuple[np.ndarray, list[int]]:
@@ -152,20 +101,21 @@ MNIST_LICENCE = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
 
 SOURCES.add(
     Source(
-        "photo_textures",
-        "6,648 patches of 32x32 pixels from 19 photographs; the class is the photograph",
-        "public domain, CC0 and CC BY 2.0, by photograph",
-        partial(versions, "skimage", "sklearn"),
-        _read_photo_textures,
+        "elpv",
+        "2,223 electroluminescence images of solar cells, functional or defective, where experts were sure; "
+        "modules are inferred from the order of files",
+        _ELPV_LICENCE,
+        partial(versions, "elpv_dataset"),
+        partial(_read_elpv, doubtful=False),
     )
 )
 SOURCES.add(
     Source(
-        "elpv",
-        "2,624 electroluminescence images of solar cells; defective from a defect probability of 0.5",
+        "elpv_all",
+        "all 2,624 images of elpv; defective from a defect probability of 0.5",
         _ELPV_LICENCE,
-        partial(versions, "elpv_dataset"),
-        _read_elpv,
+        lambda: f"all of {versions('elpv_dataset')}",
+        partial(_read_elpv, doubtful=True),
     )
 )
 SOURCES.add(
