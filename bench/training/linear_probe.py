@@ -61,14 +61,14 @@ def solve(problems: Sequence[TrainingProblem]) -> list[Trained]:
 def solve_head(problem: TrainingProblem, solver: Solver) -> float:
     """Write the solution into the head, where other phases start from it; return the seconds that it took."""
     started = time.perf_counter()
-    _fit(problem, ESTIMATORS[solver](), _features(problem, problem.train))
+    _fit(problem, ESTIMATORS[solver](), frozen_features(problem, problem.train))
     return time.perf_counter() - started
 
 
 def _solve_one(problem: TrainingProblem, estimator: Any) -> Trained:
     freeze(problem.model, problem.plan.phases[0].multipliers)
     started = time.perf_counter()
-    features = _features(problem, problem.train)
+    features = frozen_features(problem, problem.train)
     _fit(problem, estimator, features)
     with torch.inference_mode():
         loss = score(problem.model.head(features), problem.labels[problem.train])["loss"]
@@ -94,7 +94,7 @@ def _fit(problem: TrainingProblem, estimator: Any, features: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _features(problem: TrainingProblem, indices: np.ndarray) -> Tensor:
+def frozen_features(problem: TrainingProblem, indices: np.ndarray) -> Tensor:
     """Return the features of the centre views, shape (N, F)."""
     inputs = problem.inputs
     if isinstance(inputs, Features) and inputs.prepare_evaluation(indices):
