@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,23 +20,36 @@ from PIL import Image
 
 from bench.cli import inspect
 from bench.cli.app import main
+from tests.support.tiny_bench import main_of, preloaded
 
 MODEL = "timm/resnet10t"
 STRATEGIES = ["scratch", "feature_extractor", "partial", "full", "discriminative"]
 
 
+class Command:
+    """`bench` in a folder, in a process of its own that has everything imported."""
+
+    def __init__(self, folder, arguments, logs, **environment):
+        self.output, self.errors = logs / "output", logs / "errors"
+        settings = {**os.environ, "BENCH_HOME": str(folder / "home"), **environment}
+        home = settings.pop("BENCH_HOME")
+        of = (folder, home, arguments, settings, [str(self.output), str(self.errors)], None)
+        self.process = preloaded().Process(target=main_of, args=of)
+        self.process.start()
+
+    def finish(self):
+        """Wait for its end; return exit status and what it said."""
+        self.process.join(600)
+        said = (file.read_text() if file.exists() else "" for file in (self.output, self.errors))
+        return SimpleNamespace(
+            returncode=self.process.exitcode, **dict(zip(("stdout", "stderr"), said, strict=True))
+        )
+
+
 def bench(folder, *arguments, check=True, **environment):
-    """Run `bench` in a folder; return the finished process with its output as text."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "BENCH_HOME": str(folder / "home"), **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=600,
-        check=False,
-    )
+    """Run `bench` in a folder; return its exit status and what it said."""
+    with tempfile.TemporaryDirectory() as logs:
+        done = Command(folder, arguments, Path(logs), **environment).finish()
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -88,8 +103,14 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(made):
-    """The study, run once."""
-    return made, bench(made, "run", "--study", "stripes.yaml")
+    """The study, run once, as a person would."""
+    command = [sys.executable, "-m", "bench", "run", "--study", "stripes.yaml"]
+    environment = {**os.environ, "BENCH_HOME": str(made / "home")}
+    done = subprocess.run(
+        command, cwd=made, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return made, done
 
 
 def test_a_run_gives_table_report_and_rows(finished):
@@ -196,25 +217,17 @@ def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
 
 
 def interrupt(made, home, command):
-    """Send Ctrl-C in the second trial; return all that was said."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *command],
-        cwd=made,
-        env={**os.environ, "BENCH_HOME": str(home)},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "trial 1/2" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, "".join(lines) + rest
-    assert "goes on from here" in rest
+    """Send Ctrl-C in the second trial."""
+    with tempfile.TemporaryDirectory() as logs:
+        running = Command(made, command, Path(logs), BENCH_HOME=str(home))
+        while running.process.is_alive():
+            if running.errors.exists() and "trial 1/2" in running.errors.read_text():
+                os.kill(running.process.pid, signal.SIGINT)
+                break
+            time.sleep(0.05)
+        done = running.finish()
+    assert done.returncode == 130, done.stderr
+    assert "goes on from here" in done.stderr
 
 
 def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
@@ -222,7 +235,7 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
 
     home, report = tmp_path / "home", tmp_path / "stripes"
     command = ["run", "--study", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
-    command += ["--epochs", "20"]
+    command += ["--epochs", "6", "--set", "training.schedule=one_cycle", "--set", "tuning.pruner=none"]
     found, numbers = [], []
     for fresh in ([], ["--fresh"]):
         if fresh:

@@ -94,13 +94,12 @@ def private_umask():
     os.umask(0o077)
 
 
-def main_of(folder, home, arguments, environment, log, before):
-    """Be `bench` in a process that has everything imported."""
+def main_of(folder, home, arguments, environment, logs, before):
+    """Be `bench` in a process that has everything imported; `logs`: for what it answers and what it says."""
     if before:
         before()
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    for descriptor, file in enumerate(logs, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(folder)
     os.environ.update(BENCH_HOME=str(home), **environment)
     sys.argv = ["bench", *map(str, arguments)]
@@ -109,21 +108,27 @@ def main_of(folder, home, arguments, environment, log, before):
     sys.exit(main())
 
 
+def preloaded():
+    """What starts processes that have everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    os.environ.update(SETTINGS)  # as `bench` does before it imports mlflow
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 class Bench:
     """Starts `bench run` on the tiny study."""
 
     def __init__(self, folder):
-        self.folder = folder
-        self.context = multiprocessing.get_context("forkserver")
-        os.environ.update(SETTINGS)  # as `bench` does before it imports mlflow
-        self.context.set_forkserver_preload(PRELOADED)
+        self.folder, self.context = folder, preloaded()
 
     def start(self, home, *arguments, log=None, before=None, **environment):
         command = ["run", "--study", "tiny.yaml", "--device", "cpu", "--output", home / "reports", *arguments]
         settings = {"BENCH_CHECKPOINT_SECONDS": "0.2", **environment}
         home.mkdir(parents=True, exist_ok=True)
         process = self.context.Process(
-            target=main_of, args=(self.folder, home, command, settings, str(log or home / "log"), before)
+            target=main_of,
+            args=(self.folder, home, command, settings, [str(log or home / "log")] * 2, before),
         )
         process.start()
         return process
