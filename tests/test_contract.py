@@ -277,19 +277,26 @@ def test_stages_hold_every_tensor_once_and_there_are_enough_of_them(name, random
         trainable_groups(model, (1.0,) * len(model.stages))
 
 
-@given(stages=st.integers(2, 9), unfrozen=st.integers(1, 3), decay=st.floats(0.2, 0.9))
-def test_plans_are_what_the_folklore_says(stages, unfrozen, decay):
-    params = {"unfrozen": unfrozen, "decay": decay}
+@given(
+    stages=st.integers(2, 9),
+    unfrozen=st.integers(1, 3),
+    decay=st.floats(0.2, 0.9),
+    head_rate=st.floats(1, 100),
+)
+def test_plans_are_what_the_folklore_says(stages, unfrozen, decay, head_rate):
+    params = {"unfrozen": unfrozen, "decay": decay, "head_rate": head_rate}
     plans = {name: s.plan(stages, {**s.defaults, **params}) for name, s in STRATEGIES.items()}
     rows = {name: plan.phases[0].multipliers for name, plan in plans.items()}
-    assert rows["scratch"] == rows["full"] == (1,) * (stages + 1)
+    assert rows["scratch"] == (1,) * (stages + 1)
+    assert rows["full"] == (1,) * stages + (head_rate,)
     assert rows["feature_extractor"] == (0,) * stages + (1,)
     assert rows["partial"][0] == 0
-    assert sum(rows["partial"]) == min(unfrozen, stages - 1) + 1
-    ratios = [
-        low / high for low, high in zip(rows["discriminative"], rows["discriminative"][1:], strict=False)
-    ]
-    assert ratios == pytest.approx([decay] * (stages - 1) + [1])
+    assert sum(rows["partial"][:-1]) == min(unfrozen, stages - 1)
+    assert rows["partial"][-1] == head_rate
+    *backbone, head = rows["discriminative"]
+    ratios = [low / high for low, high in zip(backbone, backbone[1:], strict=False)]
+    assert ratios == pytest.approx([decay] * (stages - 1))
+    assert (backbone[-1], head) == (1, head_rate)
     assert STRATEGIES["partial"].plan(stages, params).frozen_prefix == stages - min(unfrozen, stages - 1)
     assert STRATEGIES["feature_extractor"].plan(stages, params).frozen_prefix == stages
 
