@@ -16,10 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 from segmentation_models_pytorch import metrics as smp_metrics
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from bench.analysis.comparisons import compare_all
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import summarise
-from bench.analysis.variance import CrossedRatios
 from bench.core.errors import InputError
 from bench.data.augmentation import augment, augment_masks
 from bench.data.dataset import (
@@ -335,50 +333,6 @@ class TestStudy:
             load(Target(data="photo_textures"), task="segmentation")
 
 
-class TestRatios:
-    def test_with_one_ratio_of_ones_it_is_the_share_of_right_answers(self):
-        from bench.analysis.variance import Crossed
-
-        correct = (np.random.default_rng(0).random((3, 80)) < 0.7).astype(float)
-        ones = np.ones((3, 80, 1))
-        ratios = CrossedRatios(correct[..., None], ones, ones[0])
-        plain = Crossed(correct, np.zeros(80, int))
-        assert np.allclose(ratios.values, plain.values)
-        assert ratios.estimate([0, 1, 2]).value == pytest.approx(plain.estimate([0, 1, 2]).value)
-        assert ratios.difference([0], [1]).error == pytest.approx(plain.difference([0], [1]).error, rel=0.05)
-
-    def test_its_error_is_that_of_the_delta_method(self):
-        """Cochran 1977, "Sampling techniques", equation 2.39: the variance of a ratio of means."""
-        rng = np.random.default_rng(1)
-        below = rng.uniform(50, 150, (1, 400, 1))
-        above = below * rng.beta(4, 2, (1, 400, 1))
-        crossed = CrossedRatios(above, below, below[0], draws=4000)
-        ratio = above.sum() / below.sum()
-        residual = (above - ratio * below)[0, :, 0]
-        expected = np.sqrt((residual**2).sum() / (400 * 399)) / below.mean()
-        estimate = crossed.estimate([0])
-        assert estimate.value == pytest.approx(ratio)
-        assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * expected, rel=0.06)
-
-    def test_a_class_that_no_drawn_image_shows_is_left_out(self):
-        above = np.ones((1, 20, 2))
-        weights = np.ones((20, 2))
-        weights[1:, 1] = 0
-        above[0, 1:, 1] = 0
-        crossed = CrossedRatios(above, np.ones((1, 20, 2)) * np.maximum(weights, 0.5), weights)
-        assert np.isfinite(crossed.values).all()
-        assert np.isfinite(crossed.estimate([0]).low)
-
-    def test_without_variance_there_is_no_interval_but_the_value(self):
-        above, below = np.zeros((2, 30, 1)), np.ones((2, 30, 1))
-        crossed = CrossedRatios(above, below, below[0], draws=200)
-        found, estimate = crossed.difference([0], [1]), crossed.estimate([0])
-        assert (found.low, found.value, found.high, found.p) == (0, 0, 0, 1)
-        assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)
-        (pair,) = compare_all({"a": {1: 0}, "b": {1: 1}}, crossed, "a")
-        assert pair.critical_difference is None
-
-
 def evidence_of(masks, runs):
     """Evidence with predictions made of confusion counts: runs is (strategy, seed) to predicted masks."""
     changes = ["strategies=[scratch, full]", "seeds=2", "tuning.trials=1"]
@@ -422,11 +376,11 @@ def test_the_summary_has_the_mean_iou_of_the_runs_and_the_iou_of_each_class():
         ("full", 2): noisy(0.1),
     }
     evidence = evidence_of(masks, runs)
-    summary = summarise(evidence, draws=500)
+    summary = summarise(evidence)
     full, counted = summary.result("full"), masks != NO_LABEL
     iou = [jaccard_score(masks[counted], runs["full", s][counted], average=None) for s in (1, 2)]
     assert summary.best == "full"
-    assert summary.result("scratch").place == "behind"
+    assert summary.result("scratch").place == "worse"
     assert full.test.value == pytest.approx(np.mean(iou)) == pytest.approx(full.test_mean)
     assert full.test.low < full.test.value < full.test.high
     found = {c.name: c.recall["full"] for c in summary.classes}
@@ -437,10 +391,10 @@ def test_the_summary_has_the_mean_iou_of_the_runs_and_the_iou_of_each_class():
 def test_classes_that_no_strategy_finds_are_named():
     masks = np.random.default_rng(7).integers(0, 3, (6, 8, 8))
     runs = {(name, 1): np.where(masks == 2, 0, masks) for name in ("scratch", "full")}
-    (note,) = [note for note in summarise(evidence_of(masks, runs), draws=100).notes if "Found by" in note]
+    (note,) = [note for note in summarise(evidence_of(masks, runs)).notes if "Found by" in note]
     assert note == "Found by no strategy (IoU below 0.005): c. They count in the mean of all 3."
     runs["full", 1] = masks
-    assert not [n for n in summarise(evidence_of(masks, runs), draws=100).notes if "Found by" in n]
+    assert not [n for n in summarise(evidence_of(masks, runs)).notes if "Found by" in n]
 
 
 def test_an_example_shows_image_truth_and_prediction(folder):

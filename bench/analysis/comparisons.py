@@ -1,19 +1,22 @@
 """Which strategies differ: paired differences of all pairs, corrected; effect sizes, groups and power."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from bench.analysis.variance import LEVEL, Crossed, Difference
 
 ALPHA = 1 - LEVEL
 POWER = 0.8
 
-Relation = Literal["tied", "behind", "ahead"]
+Relation = Literal["better", "worse", "equivalent", "undecided"]
+Place = Relation | Literal["best", "not compared", "no result"]  # of a strategy, against the best
+OPPOSITE: dict[Relation, Relation] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,30 @@ class Comparison:
     """A strategy against another, paired by seed and test image: `strategy` minus `other`.
 
     Args:
-        place: whether the strategy is ahead, behind, or tied: not distinguishable.
-        p_holm: two-sided, corrected for the pairs of its family (Holm 1979).
+        relation: equivalent: the difference is shown to be smaller than the margin; else better or worse: it
+            is shown that there is one; else undecided.
+        margin: the smallest difference that matters, as the study has it.
+        p_adjusted: two-sided: that there is no difference, corrected for all pairs (Shaffer 1986). None: the
+            test images are too few groups, and nothing is tested.
+        p_worse, p_better: one-sided: that the strategy is worse, is better by the margin or more. None: as
+            above.
         effect: Cohen's h of the two means: 0.2 is small, 0.5 medium, 0.8 large (Cohen 1988, chapter 6). None
             where they are no shares of independent predictions: IoU, and the pixels of an image.
         seeds_ahead, seeds_behind: paired seeds in which the strategy is ahead, is behind.
-        critical_difference: from which on the two are told apart, given what the other pairs show: where p
-            is what Holm's procedure asks of this pair. None: none would, a single image decides nothing.
-        minimum_detectable_effect: the smallest true difference that a study with this spread tells apart with
-            power 0.8; None if there is none below 1, or no spread was seen.
+        critical_difference: from which on there is shown to be one, given what the other pairs show: where p
+            is what the procedure asks of this pair. None: none would, a single image decides nothing.
+        minimum_detectable_effect: the smallest true difference that a study with this spread shows with power
+            0.8; None if there is none below 1, or no spread was seen.
     """
 
     strategy: str
     other: str
-    place: Relation
+    relation: Relation
+    margin: float
     difference: Difference
-    p_holm: float
+    p_adjusted: float | None
+    p_worse: float | None
+    p_better: float | None
     effect: float | None
     seeds_ahead: int
     seeds_behind: int
@@ -45,29 +56,47 @@ class Comparison:
 
     def reversed(self) -> "Comparison":
         """Return the same with the sides swapped."""
-        d = self.difference
-        places: dict[Relation, Relation] = {"behind": "ahead", "ahead": "behind", "tied": "tied"}
         return replace(
             self,
             strategy=self.other,
             other=self.strategy,
-            place=places[self.place],
-            difference=replace(d, value=0.0 - d.value, low=0.0 - d.high, high=0.0 - d.low),
+            relation=OPPOSITE.get(self.relation, self.relation),
+            difference=self.difference.reversed(),
+            p_worse=self.p_better,
+            p_better=self.p_worse,
             effect=None if self.effect is None else 0.0 - self.effect,
             seeds_ahead=self.seeds_behind,
             seeds_behind=self.seeds_ahead,
         )
 
     @property
+    def not_worse(self) -> bool:
+        """Whether the strategy is shown not to be worse by the margin or more."""
+        return self.p_worse is not None and self.p_worse < ALPHA
+
+    @property
+    def p_equivalent(self) -> float | None:
+        """Of the two one-sided tests (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15)."""
+        return None if self.p_worse is None or self.p_better is None else max(self.p_worse, self.p_better)
+
+    @property
     def words(self) -> str:
-        """The difference in words: `is behind full by 0.021 [0.004, 0.038], p = 0.012`."""
-        d, p = self.difference, p_words(self.p_holm)
-        if self.place == "tied":
-            interval = f"[{signed(d.low)}, {signed(d.high)}]"
-            return f"can't be told apart from {self.other} (difference {signed(d.value)} {interval}, {p})"
-        low, high = sorted((d.low, d.high)) if d.value >= 0 else sorted((-d.low, -d.high))
-        where = f"{self.place} {'of ' if self.place == 'ahead' else ''}{self.other}"
-        return f"is {where} by {abs(d.value):.3f} [{number(low)}, {number(high)}], {p}"
+        """The difference in words: `is worse than full by 0.021 [0.004, 0.038], p = 0.012`."""
+        d = self.difference
+        if self.relation in OPPOSITE:
+            low, high = sorted((d.low, d.high)) if d.value >= 0 else sorted((-d.low, -d.high))
+            size = f"{abs(d.value):.3f} [{number(low)}, {number(high)}]"
+            return f"is {self.relation} than {self.other} by {size}{_p(self.p_adjusted)}"
+        measured = f"difference {signed(d.value)} [{signed(d.low)}, {signed(d.high)}]"
+        if self.relation == "equivalent":
+            within = f"is equivalent to {self.other} within {self.margin:g}"
+            return f"{within} ({measured}{_p(self.p_equivalent)})"
+        unknown = f"is shown neither to differ from {self.other} nor to be equivalent"
+        return f"{unknown} ({measured}{_p(self.p_adjusted)})"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f", {p_words(p)}"
 
 
 def signed(value: float) -> str:
@@ -86,76 +115,130 @@ def p_words(p: float) -> str:
     return f"p = {p:.3f}".replace("= 0.000", "< 0.001")
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given (Holm 1979, Scand. J. Stat. 6)."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
+def shaffer(p_values: Sequence[float], compared: int) -> list[float]:
+    """Return the adjusted p-values of all pairs, in the order given (Shaffer 1986, JASA 81, procedure S1).
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    Holm's procedure with fewer true hypotheses: of three strategies, two pairs can't be equal and the third
+    not. Where not every pair was compared it is Holm's.
+
+    Args:
+        p_values: of the pairs.
+        compared: number of strategies.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = _true_at_most(len(p_values), compared)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(np.array(factors) * np.asarray(p_values)[order]))
+    result = np.empty(len(p_values))
+    result[order] = adjusted
+    return [float(p) for p in result]
+
+
+def _true_at_most(pairs: int, compared: int) -> list[int]:
+    """Return how many hypotheses can be true at most, when none, one, ... of the pairs are told apart."""
+    whole = pairs == compared * (compared - 1) // 2
+    return [
+        max(count for count in _equal_pairs(compared) if count <= left) if whole else left
+        for left in range(pairs, 0, -1)
+    ]
+
+
+@cache
+def _equal_pairs(strategies: int) -> frozenset[int]:
+    """Return how many pairs can be equal: the strategies fall into sets, within which all are."""
+    return frozenset(
+        size * (size - 1) // 2 + more
+        for size in range(1, strategies + 1)
+        for more in _equal_pairs(strategies - size)
+    ) or frozenset({0})
 
 
 def compare_all(
-    rows: Mapping[str, Mapping[int, int]], crossed: Crossed, best: str | None
+    rows: Mapping[str, Mapping[int, int]], crossed: Crossed, margin: float
 ) -> tuple[Comparison, ...]:
     """Compare every pair of strategies on the seeds that both have.
 
-    There are two families, each corrected by itself: the pairs with the best, which carry the verdict, and
-    the pairs among the others.
+    All pairs are one family, whichever strategy is best: so it may be chosen by the same seeds. That there is
+    no difference is tested with that correction; that a difference is smaller than the margin, pair by pair.
 
     Args:
         rows: strategy to seed to row of `crossed`. A pair without a common seed is left out.
         crossed: the scores of all runs.
-        best: the best strategy, chosen without test.
+        margin: the smallest difference that matters.
     """
     shared = {pair: sorted(set(rows[pair[0]]) & set(rows[pair[1]])) for pair in combinations(rows, 2)}
-    families = (
-        {pair: seeds for pair, seeds in shared.items() if seeds and (best in pair) is with_best}
-        for with_best in (True, False)
-    )
-    found = {(c.strategy, c.other): c for family in families for c in _compare(family, rows, crossed)}
-    return tuple(found[pair] for pair in shared if pair in found)
-
-
-def _compare(
-    family: Mapping[tuple[str, str], list[int]], rows: Mapping[str, Mapping[int, int]], crossed: Crossed
-) -> Iterator[Comparison]:
     sides = {
         pair: ([rows[pair[0]][s] for s in seeds], [rows[pair[1]][s] for s in seeds])
-        for pair, seeds in family.items()
+        for pair, seeds in shared.items()
+        if seeds
     }
-    differences = {pair: crossed.difference(*side) for pair, side in sides.items()}
-    adjusted = holm([difference.p for difference in differences.values()])
-    told = sorted(differences[pair].p for pair, p in zip(differences, adjusted, strict=True) if p < ALPHA)
-    for (pair, difference), p in zip(differences.items(), adjusted, strict=True):
-        step = told.index(difference.p) if p < ALPHA else len(told)
-        alphas = (ALPHA / (len(family) - step), ALPHA / len(family))
-        yield _comparison(pair, sides[pair], difference, p, alphas, crossed)
+    differences = {pair: crossed.difference(*side, margin) for pair, side in sides.items()}
+    alphas = _alphas([difference.p for difference in differences.values()], len(rows))
+    return tuple(
+        _comparison(pair, sides[pair], difference, margin, own, crossed)
+        for (pair, difference), own in zip(differences.items(), alphas, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the correction makes of a pair's p, and what it asks of p: of this pair now, and at most."""
+
+    adjusted: float | None
+    now: float
+    most: float
+
+
+def _alphas(p_values: Sequence[float | None], compared: int) -> list[_Asked]:
+    known = [p for p in p_values if p is not None]
+    if len(known) < len(p_values):
+        return [_Asked(None, ALPHA / len(p_values), ALPHA / len(p_values)) for _ in p_values]
+    adjusted = shaffer(known, compared)
+    factors = [*_true_at_most(len(known), compared), 1]
+    told = sorted(p for p, corrected in zip(known, adjusted, strict=True) if corrected < ALPHA)
+    return [
+        _Asked(
+            corrected,
+            ALPHA / factors[told.index(p) if corrected < ALPHA else len(told)],
+            ALPHA / factors[0],
+        )
+        for p, corrected in zip(known, adjusted, strict=True)
+    ]
 
 
 def _comparison(
     pair: tuple[str, str],
     sides: tuple[list[int], list[int]],
     difference: Difference,
-    p: float,
-    alphas: tuple[float, float],
+    margin: float,
+    asked: _Asked,
     crossed: Crossed,
 ) -> Comparison:
-    """Return a comparison; `alphas`: what Holm's procedure asks of it, and what it asks at most."""
     one, other = (crossed.values[side] for side in sides)
-    ahead = crossed.sign * (one - other)
+    sign = crossed.scale.sign
+    ahead = sign * (one - other)
+    worse, better = (difference.p_below, difference.p_above)[::sign]
+    relation: Relation = "undecided"
+    if asked.adjusted is None or worse is None or better is None:
+        pass  # nothing is tested
+    elif max(worse, better) < ALPHA:
+        relation = "equivalent"
+    elif asked.adjusted < ALPHA:
+        relation = "better" if sign * difference.value > 0 else "worse"
     return Comparison(
         *pair,
-        place="tied" if p >= ALPHA else "behind" if crossed.sign * difference.value < 0 else "ahead",
+        relation=relation,
+        margin=margin,
         difference=difference,
-        p_holm=p,
-        effect=_cohens_h(one, other) if crossed.proportions else None,
+        p_adjusted=asked.adjusted,
+        p_worse=worse,
+        p_better=better,
+        effect=_cohens_h(one, other) if crossed.scale.shares else None,
         seeds_ahead=int((ahead > 0).sum()),
         seeds_behind=int((ahead < 0).sum()),
-        critical_difference=critical_value(
-            difference, alphas[0], crossed.images if crossed.proportions else None
+        critical_difference=critical_value(difference, asked.now, crossed) if crossed.decides else None,
+        minimum_detectable_effect=(
+            minimum_detectable_effect(difference, asked.most) if crossed.decides else None
         ),
-        minimum_detectable_effect=minimum_detectable_effect(difference, alphas[1]),
     )
 
 
@@ -165,36 +248,38 @@ def _cohens_h(one: np.ndarray, other: np.ndarray) -> float:
     return float(proportion_effectsize(*(min(1.0, max(0.0, float(side.mean()))) for side in (one, other))))
 
 
-def critical_value(difference: Difference, alpha: float, images: int | None) -> float | None:
+def critical_value(difference: Difference, alpha: float, crossed: Crossed) -> float | None:
     """Return the size of a difference with this spread whose two-sided p-value is alpha.
 
-    None where it is above 1, and where there is neither a spread nor a number of images, each right or wrong.
+    None where it is above 1, and where there is neither a spread nor images enough, each right or wrong.
     """
-    if difference.degrees is not None:
-        size = float(stats.t.isf(alpha / 2, difference.degrees)) * difference.error
-    else:  # no image differs: the exact bound on how many might
-        size = 1 - (alpha / 2) ** (1 / images) if images and images > 1 else 2.0
-    return size if size < 1 else None
+    size = difference.spread.quantile(alpha / 2)
+    if not size and crossed.scale.shares and crossed.groups > 1:  # the exact bound on how many might differ
+        size = 1 - (alpha / 2) ** (1 / crossed.groups)
+    return size if 0 < size < 1 else None
 
 
 def minimum_detectable_effect(difference: Difference, alpha: float, power: float = POWER) -> float | None:
     """Return the true difference that a two-sided test at alpha finds with this power; None: there is none.
 
-    A retrospective minimum: the spread is the one that was seen (noncentral t; Cohen 1988, chapter 2).
+    A retrospective minimum: the spread is the one that was seen (noncentral t, with Satterthwaite's degrees
+    of freedom; Cohen 1988, chapter 2).
     """
-    if difference.degrees is None:
+    spread = difference.spread
+    if spread.total <= 0:
         return None
-    bound = stats.t.isf(alpha / 2, difference.degrees)
-    size = float(special.nctdtrinc(difference.degrees, 1 - power, bound)) * difference.error
+    error = float(np.sqrt(spread.total))
+    size = float(special.nctdtrinc(spread.degrees, 1 - power, spread.quantile(alpha / 2) / error)) * error
     return size if size < 1 else None
 
 
 def group(strategies: Sequence[str], comparisons: Iterable[Comparison]) -> tuple[tuple[str, ...], ...]:
-    """Return the largest sets of strategies no two of which can be told apart, in the order given.
+    """Return the largest sets of strategies no two of which are shown to differ, in the order given.
 
-    Strategies that share a set are those that would share a letter in a compact letter display (Piepho 2004).
+    What is equivalent does not differ. Strategies that share a set are those that would share a letter in a
+    compact letter display (Piepho 2004).
     """
-    apart = {frozenset((c.strategy, c.other)) for c in comparisons if c.place != "tied"}
+    apart = {frozenset((c.strategy, c.other)) for c in comparisons if c.relation in OPPOSITE}
     linked: list[set[str]] = []
     for name in strategies:  # by the cliques of what came before: each is kept, extended, or both
         near = {other for other in strategies if frozenset((name, other)) not in apart}

@@ -8,12 +8,11 @@ import pandas as pd
 
 from bench.analysis.evidence import Evidence
 from bench.analysis.predictions.base import Predictions
-from bench.analysis.statistics import of_class, rows_of
-from bench.analysis.variance import Crossed
+from bench.analysis.statistics import of_class, rows_of, sample_of, shares
+from bench.analysis.variance import Crossed, Sample, Scale
 from bench.study.metrics import Ranking, Ratio, ShareRight
 from bench.study.tasks import TASKS, Task
 
-DRAWS = 1000
 PAIRS = 10
 EXAMPLES = 5  # images named for a pair
 
@@ -79,6 +78,7 @@ def _shares_by_class(
 ) -> tuple[ClassResult, ...]:
     correct, targets = predictions.correct, predictions.targets
     names, label = np.unique(targets, return_inverse=True)
+    sample = sample_of(predictions, ShareRight())
     ends = np.cumsum(np.bincount(label, minlength=len(names)))[:-1]
     images = np.split(np.argsort(label, kind="stable"), ends)
     return tuple(
@@ -89,7 +89,7 @@ def _shares_by_class(
                 name: float(correct[np.ix_(np.array(list(mine.values())), chosen)].mean())
                 for name, mine in rows.items()
             },
-            gain=_gain(correct[:, chosen], sides) if len(sides) == 2 else None,
+            gain=_gain_of_class(correct[:, chosen], sample.of(chosen), sides) if len(sides) == 2 else None,
         )
         for target, chosen in zip(names, images, strict=False)  # of no images one part is left
     )
@@ -104,28 +104,27 @@ def _scores_by_class(
     compared = rows_of(predictions, [*sides[0], *sides[1]]) if len(sides) == 2 else None
     results = []
     for place, label in enumerate(predictions.classes):
-        crossed = of_class(statistic, predictions, place, DRAWS)
+        crossed = of_class(statistic, predictions, place)
         results.append(
             ClassResult(
                 name=label,
                 images=int((predictions.counts.truth[:, place] > 0).sum()),
                 recall={name: crossed.mean(list(mine.values())) for name, mine in rows.items()},
-                gain=_gain_of(of_class(statistic, compared, place, DRAWS), sides) if compared else None,
+                gain=_gain_of(of_class(statistic, compared, place), sides) if compared else None,
             )
         )
     return tuple(results)
 
 
-def _gain(correct: np.ndarray, sides: Sequence[list[int]]) -> Gain:
-    rows = [*sides[0], *sides[1]]
-    return _gain_of(Crossed(correct[rows], np.zeros(correct.shape[1], int), DRAWS), sides)
+def _gain_of_class(correct: np.ndarray, sample: Sample, sides: Sequence[list[int]]) -> Gain:
+    measured = shares(correct[[*sides[0], *sides[1]]], sample)
+    return _gain_of(Crossed(*measured, sample, Scale(shares=True)), sides)
 
 
 def _gain_of(crossed: Crossed, sides: Sequence[list[int]]) -> Gain:
     """Return the difference of the first side's runs, which come first in `crossed`, and the second's."""
     one, other = sides
-    difference = crossed.difference(range(len(one)), range(len(one), len(one) + len(other)))
-    return Gain(difference.value, difference.low, difference.high)
+    return Gain(*crossed.gap(range(len(one)), range(len(one), len(one) + len(other))))
 
 
 def confusion(evidence: Evidence, strategy: str) -> pd.DataFrame:

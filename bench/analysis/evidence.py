@@ -75,6 +75,7 @@ class Evidence:
         near_duplicates: of a val or test image: its name, its part, that of its near-duplicate, and the part.
         left_out: name and reason of each file of the data that could not be used.
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
+        overlap: share of its training images that a seed has in common with another, mean over final seeds.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -91,6 +92,7 @@ class Evidence:
     near_duplicates: tuple[tuple[str, str, str, str], ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     run_pages: str = ""
+    overlap: float = 0.0
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -136,6 +138,14 @@ def of_done(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
     key = ["strategy", "seed"]
     done = pd.MultiIndex.from_frame(evidence.done[key])
     return rows[pd.MultiIndex.from_frame(rows[key]).isin(done)]
+
+
+def group_names(known: pd.DataFrame, images: Iterable[str]) -> tuple[str, ...]:
+    """Return the name of each image's group from rows of predictions; empty for an image without one."""
+    if "group" not in known:
+        return ()
+    by_image = known.dropna(subset="group").drop_duplicates("image").set_index("image")["group"]
+    return tuple(by_image.astype(str).reindex(list(images)).fillna(""))
 
 
 def tuning_seconds(trials: pd.DataFrame) -> "pd.Series[float]":

@@ -1,13 +1,12 @@
 """Label efficiency: accuracy against the number of training labels, and where a strategy overtakes.
 
-The sizes are nested subsets of one pool, with the same validation and test images, so that all sizes are
-resampled together: images within strata, and seeds, n - 1 out of n of each (see `bootstrap`). Both at once
-counts their interaction twice: the intervals of crossovers are rather too wide than too narrow.
+The sizes are nested subsets of one pool, with the same seeds and test images: a difference between two sizes,
+interpolated, is a difference like those at the sizes. The interval of a crossover holds the sizes at which it
+is shown neither to be positive nor to be negative (Fieller 1954, J. R. Stat. Soc. B 16: a test turned round).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -17,18 +16,19 @@ from bench.analysis.evidence import (
     canonical,
 )
 from bench.analysis.predictions.base import Predictions, read
-from bench.analysis.statistics import resampled
-from bench.analysis.statistics import strata as strata_of
+from bench.analysis.spread import spread_of
+from bench.analysis.statistics import measured, sample_of, shares
 from bench.analysis.variance import (
-    DRAWS,
     LEVEL,
     Crossed,
     Difference,
     Estimate,
+    Sample,
 )
 from bench.study.metrics import METRICS, Metric, ShareRight
 
 REFERENCE = "feature_extractor"  # the frozen backbone
+STEPS = 200  # between two sizes, at which a difference is looked at
 Outcome = Literal["crosses", "ahead throughout", "none in range", "unknown"]
 
 
@@ -123,7 +123,7 @@ class Efficiency:
         return f"The mean of {who} {where}{interval}; {doubt}."
 
     def interval(self, crossover: Crossover) -> str:
-        """Return a crossover's interval with a blank in front; nothing where all resamples say the same."""
+        """Return a crossover's interval with a blank in front; nothing where there is no doubt."""
         if crossover.low is None or crossover.high == 0:
             return ""
         return f" [{self.bound(crossover.low)}, {self.bound(crossover.high)}]"
@@ -135,16 +135,12 @@ class Efficiency:
         return f"below {self.sizes[0]:,}" if labels == 0 else f"{labels:,.0f}"
 
 
-def efficiency(
-    by_size: Mapping[int, Evidence], reference: str = REFERENCE, draws: int = DRAWS, seed: int = 0
-) -> Efficiency:
+def efficiency(by_size: Mapping[int, Evidence], reference: str = REFERENCE) -> Efficiency:
     """Return what studies that differ only in their number of training labels say together.
 
     Args:
         by_size: number of training labels to evidence.
         reference: what the others are to cross.
-        draws: number of resamples.
-        seed: of the random numbers; the same gives the same.
     """
     sizes = sorted(by_size)
     study = by_size[sizes[0]].study
@@ -152,7 +148,7 @@ def efficiency(
     if not isinstance(statistic, ShareRight):  # refused before any training: see `with_labels`
         raise TypeError(f"crossovers are unknown for {metric.label}")
     found = {size: read(by_size[size]) for size in sizes}
-    crossed = {size: _crossed(found[size], metric, draws, seed) for size in sizes}
+    crossed = {size: _crossed(found[size], metric, by_size[size].overlap) for size in sizes}
     strategies = canonical(name for size in sizes for name in by_size[size].strategies)
     points = tuple(
         Point(name, size, _estimate(found[size], crossed[size], name))
@@ -161,9 +157,12 @@ def efficiency(
     )
     pairs = [(name, reference) for name in strategies if name != reference and reference in strategies]
     leads = tuple(
-        Lead(*pair, size, _difference(found[size], crossed[size], pair)) for pair in pairs for size in sizes
+        Lead(*pair, size, _difference(found[size], crossed[size], pair, study.smallest_effect))
+        for pair in pairs
+        for size in sizes
     )
-    crossovers = tuple(_crossover(found, pair, statistic, draws, seed) for pair in pairs)
+    overlap = max(evidence.overlap for evidence in by_size.values())
+    crossovers = tuple(_crossover(found, pair, statistic, overlap) for pair in pairs)
     notes = [f"{size:,} labels: {line}." for size in sizes for line in by_size[size].lacking]
     if reference not in strategies:
         notes.append(f"{reference} is not among the strategies, so there is nothing to cross.")
@@ -172,31 +171,29 @@ def efficiency(
     )
 
 
-def crossing(sizes: Sequence[float], differences: np.ndarray) -> np.ndarray:
-    """Return from which size on each row of differences is positive for good, interpolated in log size.
+def crossing(sizes: Sequence[float], differences: np.ndarray) -> float:
+    """Return from which size on the difference is positive for good, interpolated in log size.
 
     Args:
         sizes: increasing, length K.
-        differences: shape (D, K).
+        differences: shape (K,).
 
     Returns:
-        Shape (D,): 0 where all differences are positive, infinity where the last one is not.
+        0 where all differences are positive, infinity where the last one is not.
     """
+    if differences[-1] <= 0:
+        return float("inf")
+    below = np.flatnonzero(differences <= 0)
+    if not len(below):
+        return 0.0
+    last = int(below[-1])
+    before, after = differences[last : last + 2]
     logs = np.log(np.asarray(sizes, dtype=float))
-    result = np.zeros(len(differences))
-    for place, (low, high) in enumerate(pairwise(range(len(sizes)))):
-        before, after = differences[:, low], differences[:, high]
-        turns = (before <= 0) & (after > 0)
-        share = -before[turns] / (after[turns] - before[turns])
-        result[turns] = np.exp(logs[place] + share * (logs[place + 1] - logs[place]))
-    result[differences[:, -1] <= 0] = np.inf
-    return result
+    return float(np.exp(logs[last] - before / (after - before) * (logs[last + 1] - logs[last])))
 
 
-def _crossed(found: Predictions, metric: Metric, draws: int, seed: int) -> Crossed | None:
-    if not found.rows or not found.images:
-        return None
-    return resampled(metric, found, draws, seed)
+def _crossed(found: Predictions, metric: Metric, overlap: float) -> Crossed | None:
+    return measured(metric, found, overlap) if found.correct.size else None
 
 
 def _estimate(found: Predictions, crossed: Crossed | None, strategy: str) -> Estimate | None:
@@ -204,48 +201,36 @@ def _estimate(found: Predictions, crossed: Crossed | None, strategy: str) -> Est
     return crossed.estimate(rows) if crossed and rows else None
 
 
-def _difference(found: Predictions, crossed: Crossed | None, pair: tuple[str, str]) -> Difference | None:
+def _difference(
+    found: Predictions, crossed: Crossed | None, pair: tuple[str, str], margin: float
+) -> Difference | None:
     """Return the first of a pair of strategies minus the second, on the seeds that both have."""
     one, other = ({seed: row for (name, seed), row in found.rows.items() if name == mine} for mine in pair)
     seeds = sorted(set(one) & set(other))
     if crossed is None or not seeds:
         return None
-    return crossed.difference([one[s] for s in seeds], [other[s] for s in seeds])
+    return crossed.difference([one[s] for s in seeds], [other[s] for s in seeds], margin)
 
 
 def _crossover(
-    found: Mapping[int, Predictions], pair: tuple[str, str], statistic: ShareRight, draws: int, seed: int
+    found: Mapping[int, Predictions], pair: tuple[str, str], statistic: ShareRight, overlap: float
 ) -> Crossover:
     """Return where the first of a pair of strategies overtakes the second."""
-    paired = _paired(found, pair)
+    paired = _paired(found, pair, statistic, overlap)
     if paired is None:
         return Crossover(*pair, "unknown", None, None, None, 0)
-    differences, targets = paired  # (sizes, seeds, images)
-    strata = strata_of(targets, statistic)
-    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    point = float(crossing(list(found), _means(differences, groups)[None])[0])
-    generator = np.random.default_rng([seed, 2])
-    seeds = _weights(generator, draws, differences.shape[1])
-    resampled = np.zeros((draws, len(differences)))
-    for group in groups:
-        images = _weights(generator, draws, len(group))
-        each = np.tensordot(images, differences[:, :, group], axes=(1, 2))  # (draws, sizes, seeds)
-        resampled += np.einsum("dks,ds->dk", each, seeds) / len(groups)
-    tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    low, high = np.quantile(crossing(list(found), resampled), tails, method="inverted_cdf")
+    differences, sample = paired
+    values = np.stack([shares(at_size, sample)[0] for at_size in differences])  # (sizes, seeds)
+    point = crossing(list(found), values.mean(axis=1))
+    low, high = _interval(list(found), differences, sample)
     outcome: Outcome = "crosses" if 0 < point < np.inf else "none in range" if point else "ahead throughout"
-    return Crossover(
-        *pair,
-        outcome,
-        point if outcome == "crosses" else None,
-        None if np.isinf(low) else float(low),
-        None if np.isinf(high) else float(high),
-        differences.shape[1],
-    )
+    return Crossover(*pair, outcome, point if outcome == "crosses" else None, low, high, values.shape[1])
 
 
-def _paired(found: Mapping[int, Predictions], pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return differences in correctness (sizes, seeds, images) and the targets, of what all sizes have."""
+def _paired(
+    found: Mapping[int, Predictions], pair: tuple[str, str], statistic: ShareRight, overlap: float
+) -> tuple[np.ndarray, Sample] | None:
+    """Return differences in correctness (sizes, seeds, images), and the images, of what all sizes have."""
     seeds = set.intersection(
         *({s for name, s in a.rows if name == strategy} for a in found.values() for strategy in pair)
     )
@@ -258,16 +243,38 @@ def _paired(found: Mapping[int, Predictions], pair: tuple[str, str]) -> tuple[np
         columns = [column[name] for name in images]
         rows = [[a.rows[strategy, s] for s in sorted(seeds)] for strategy in pair]
         parts.append(a.correct[np.ix_(rows[0], columns)] - a.correct[np.ix_(rows[1], columns)])
-    return np.stack(parts), a.targets[columns]
+    whole = sample_of(a, statistic, overlap)
+    return np.stack(parts), Sample(whole.groups[columns], whole.strata[columns], overlap)
 
 
-def _means(differences: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean difference at each size: over seeds, and over strata of the mean within."""
-    return np.asarray(np.mean([differences[:, :, g].mean(axis=(1, 2)) for g in groups], axis=0))
+def _interval(
+    sizes: Sequence[int], differences: np.ndarray, sample: Sample
+) -> tuple[float | None, float | None]:
+    """Return the ends of a crossover's interval: see `Crossover`.
+
+    It begins after the last size at which the first strategy is shown to be behind, and ends where it is
+    shown to be ahead from there on. All groups of images are one: nothing is shown.
+    """
+    places, signs = _shown(sizes, differences, sample)
+    behind, not_ahead = np.flatnonzero(signs < 0), np.flatnonzero(signs <= 0)
+    last = len(places) - 1
+    low = 0.0 if not len(behind) else None if behind[-1] == last else float(places[behind[-1]])
+    if not len(not_ahead):
+        return low, 0.0
+    return low, None if not_ahead[-1] == last else float(places[not_ahead[-1] + 1])
 
 
-def _weights(generator: np.random.Generator, draws: int, count: int) -> np.ndarray:
-    """Return resamples of count - 1 out of count: weights with sum 1, shape (draws, count)."""
-    if count == 1:
-        return np.ones((draws, 1))
-    return generator.multinomial(count - 1, np.full(count, 1 / count), size=draws) / (count - 1)
+def _shown(sizes: Sequence[int], differences: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return sizes close to each other, and the sign that a difference is shown to have there; 0: neither."""
+    steps = np.arange((len(sizes) - 1) * STEPS + 1) / STEPS
+    places = np.exp(np.interp(steps, np.arange(len(sizes)), np.log(sizes)))
+    weights = np.maximum(0.0, 1 - np.abs(steps[:, None] - np.arange(len(sizes))))  # (places, sizes)
+    measured_at = [shares(at_size, sample) for at_size in differences]
+    values = weights @ np.stack([own for own, _ in measured_at])  # (places, seeds)
+    sums = np.stack([sample.by_group(influence) for _, influence in measured_at])  # (sizes, seeds, groups)
+    products = np.einsum("ksg,jtg->kjst", sums, sums, optimize=True)
+    covariance = np.einsum("pk,pj,kjst->pst", weights, weights, products, optimize=True)
+    spread = spread_of(values, covariance, sample.degrees, sample.overlap)
+    means = values.mean(axis=1)
+    sure = (2 * spread.tail(np.abs(means)) < 1 - LEVEL) & (sums.shape[2] > 1)
+    return places, np.where(sure, np.sign(means), 0)

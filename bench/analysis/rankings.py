@@ -1,73 +1,65 @@
-"""Statistics of rankings, such as AUROC, resampled by image."""
+"""Statistics of rankings, such as AUROC: of each run, and what each image adds to them."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 
 import numpy as np
 
-from bench.analysis.variance import BLOCK, DRAWS, CrossedPooled, image_weights
 from bench.study.metrics import Ranks
 
-MOST_DRAWS = 1000  # a resample costs as many operations as there are pairs of images
+STEP = 1e-4  # of a count, to either side of it: how the credit changes with it
 
 
-class CrossedRankings(CrossedPooled):
-    """A credit for the place in a ranking, of R runs on the same N images, resampled by image.
+def rankings(
+    scores: np.ndarray, truth: np.ndarray, credit: Callable[[Ranks], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the statistic of R runs, shape (R,), and the influence of N images on it, shape (R, N).
 
-    The metric is the mean over K classes of the mean credit of the images that show the class. A class that a
-    resample can say nothing on is left out of the mean; a resample that can say nothing counts as the value.
+    It is the mean over classes of the mean credit of the images that show the class. A class that nothing can
+    be said on, because no image shows it or every one does, is left out.
 
     Args:
         scores: float, shape (R, N, K): images are ranked by them, class by class.
         truth: shape (N, K): above 0 where an image shows the class.
         credit: see `Ranking`.
-        draws: number of resamples, at most MOST_DRAWS.
-        seed: of the random numbers.
     """
+    shown = [k for k in range(truth.shape[1]) if (truth[:, k] > 0).any()]
+    with np.errstate(invalid="ignore"):
+        found = [[_of_class(run[:, k], truth[:, k] > 0, credit) for k in shown] for run in scores]
+    known = [[(mean, own) for mean, own in classes if np.isfinite(mean)] for classes in found]
+    if not all(known):
+        raise ValueError("no class is shown by some test images and not by others: there is nothing to rank")
+    values = np.array([np.mean([mean for mean, _ in classes]) for classes in known])
+    return values, np.array([np.mean([own for _, own in classes], axis=0) for classes in known])
 
-    def __init__(
-        self,
-        scores: np.ndarray,
-        truth: np.ndarray,
-        credit: Callable[[Ranks], np.ndarray],
-        draws: int = DRAWS,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(scores.shape[1], min(draws, MOST_DRAWS), seed)
-        self._scores, self._truth, self._credit = scores, truth > 0, credit
-        self.values = self._means(np.ones((1, self.images)))[0]
 
-    def _resample(self) -> np.ndarray:
-        generator = np.random.default_rng([self._seed, 0])
-        step = max(1, BLOCK // self.images)
-        parts = []
-        for start in range(0, self._draws, step):
-            drawn = image_weights(generator, min(step, self._draws - start), self.images)
-            parts.append(self._means(drawn))
-        found = np.concatenate(parts)
-        return np.where(np.isfinite(found), found, self.values)
+def _of_class(
+    scores: np.ndarray, shows: np.ndarray, credit: Callable[[Ranks], np.ndarray]
+) -> tuple[float, np.ndarray]:
+    """Return the mean credit of a class, and what each image adds to it, shape (N,).
 
-    def _means(self, drawn: np.ndarray) -> np.ndarray:
-        """Return the metric of each run, shape (D, R), under weights of the images, shape (D, N)."""
-        runs, _, classes = self._scores.shape
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.array(
-                [[self._mean_credit(drawn, run, k) for k in range(classes)] for run in range(runs)]
-            )  # (R, K, D)
-            known = np.isfinite(found)
-            return np.asarray((np.where(known, found, 0).sum(1) / known.sum(1)).T)
-
-    def _mean_credit(self, drawn: np.ndarray, run: int, k: int) -> np.ndarray:
-        """Return the mean credit for a class, shape (D,); NaN where there is none."""
-        scores, positive = self._scores[run, :, k], self._truth[:, k]
-        own = scores[positive, None]
-        at_or_above = (scores >= own).astype(float)  # (P, N)
-        below = 1 - at_or_above[:, ~positive] + 0.5 * (scores[~positive] == own)
-        shown, hidden = drawn[:, positive], drawn[:, ~positive]
-        ranks = Ranks(
-            positives_from=shown @ at_or_above[:, positive].T,
-            images_from=drawn @ at_or_above.T,
-            negatives_below=hidden @ below.T,
-            negatives=hidden.sum(1, keepdims=True),
-        )
-        credit = np.where(shown > 0, self._credit(ranks), 0)
-        return np.asarray((credit * shown).sum(1) / shown.sum(1))
+    An image adds its own credit, if it shows the class, and what it changes in that of others: by the chain
+    rule, through each count of its rank. For AUROC these are the placement values of DeLong et al. 1988,
+    Biometrics 44.
+    """
+    own = scores[shows, None]
+    from_here = (scores >= own).astype(float)  # (P, N)
+    below = np.where(shows, 0.0, 1 - from_here + 0.5 * (scores == own))
+    counts = {  # what each image counts for
+        "positives_from": np.where(shows, from_here, 0.0),
+        "images_from": from_here,
+        "negatives_below": below,
+        "negatives": np.broadcast_to(~shows, from_here.shape).astype(float),
+    }
+    ranks = Ranks(**{name: count.sum(axis=1) for name, count in counts.items()})
+    gained = credit(ranks)
+    mean, positives = float(gained.mean()), len(gained)
+    if not np.isfinite(mean):
+        return mean, np.zeros(len(scores))
+    changes = np.zeros(len(scores))
+    for name in (field.name for field in fields(ranks)):
+        more, fewer = (replace(ranks, **{name: getattr(ranks, name) + step}) for step in (STEP, -STEP))
+        slope = (credit(more) - credit(fewer)) / (2 * STEP)
+        changes += slope @ counts[name]
+    changes[shows] += gained - mean
+    return mean, changes / positives

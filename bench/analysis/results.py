@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.analysis.comparisons import Place
 from bench.analysis.evidence import Evidence, tuning_seconds
-from bench.analysis.rules_of_thumb import Place
 from bench.analysis.variance import Crossed, Estimate
 from bench.study.metrics import METRICS
 
@@ -21,13 +21,15 @@ class Result:
         done, failed, missing: final runs; together the study's seeds.
         test: mean test metric over seeds with its interval.
         test_mean, val_mean: the same mean, and the one that selects, from the runs' own metrics.
-        letters: of its groups: strategies that share none are told apart; empty without a result.
+        place: against the best.
+        letters: of its groups: strategies that share none are shown to differ; empty without a result.
         train_seconds, eval_seconds: mean of a final run, with what it spent on frozen features.
         cached_seconds, uncached_seconds: mean of training and evaluation of a final run that finds its frozen
             features, and of one that has to compute them; the same where nothing is frozen.
         tuning_seconds: training and evaluation of all trials, with frozen features computed once.
         trials: number of trials by status.
         errors: distinct reasons of failed runs.
+        undertrained: by how much val still rose, if by more than the smallest difference that matters.
     """
 
     strategy: str
@@ -47,16 +49,20 @@ class Result:
     trials: Mapping[str, int]
     trainable_parameters: int | None
     errors: tuple[str, ...]
+    undertrained: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """What it takes to have it: all trials, and a run that computes its features."""
+        return None if self.uncached_seconds is None else self.uncached_seconds + self.tuning_seconds
 
 
-def best_by_validation(evidence: Evidence, without: str = "") -> str | None:
-    """Return the best strategy by mean validation metric; of equal ones the first in canonical order."""
+def by_validation(evidence: Evidence) -> list[str]:
+    """Return the strategies with a result, the best mean validation metric first; equal ones in our order."""
     means = evidence.done.groupby("strategy")[f"val_{evidence.study.metric}"].mean().dropna().to_dict()
     sign = METRICS[evidence.study.metric].sign
-    return max(
-        (name for name in evidence.strategies if name in means and name != without),
-        key=lambda name: sign * means[name],
-        default=None,
+    return sorted(
+        (name for name in evidence.strategies if name in means), key=lambda name: -sign * means[name]
     )
 
 

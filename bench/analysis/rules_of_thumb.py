@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.analysis.comparisons import Comparison, signed
+from bench.analysis.comparisons import Comparison, p_words, signed
 from bench.study.schema import Scenario
 
-Outcome = Literal["confirmed", "refuted", "not decided", "not tested"]
-Place = Literal["best", "tied", "behind", "ahead", "not compared", "no result"]
+Outcome = Literal["confirmed", "holds", "open", "contradicted"]
 
 SOURCE = "CS231n: Deep Learning for Computer Vision, notes on transfer learning, 'When and how to fine-tune?'"
 SOURCE_URL = "https://cs231n.github.io/transfer-learning/"
@@ -21,30 +20,50 @@ class Advice:
     Args:
         text: the advice, in our words, after "The rule of thumb is to".
         advised: the strategies that follow it.
+        instead: what it advises against; without one of these the rule is not put to the test.
         note: why these, where the advice names none of ours exactly.
+        beats_all: whether it is confirmed by being better than every rival; else by being better than one of
+            `instead`, and not worse than any.
     """
 
     text: str
     advised: tuple[str, ...]
-    note: str = ""
+    instead: tuple[str, ...]
+    note: str
+    beats_all: bool
 
 
-FINE_TUNES = ("full", "discriminative")
-BOTH_FINE_TUNE = "Both train every stage from pretrained weights; they differ in learning rates only."
+FINE_TUNES = ("full", "discriminative", "head_first", "lp_ft", "l2_sp")
+TRAINS_STAGES = ("partial", *FINE_TUNES)
+FROZEN = ("feature_extractor", "linear_probe")
+EARLIER = ("earlier_features", "earlier_features_svm")
+ALL_FINE_TUNE = "All of them train every stage from pretrained weights; they differ in how."
 ADVICE: dict[tuple[str, str], Advice] = {
-    ("small", "similar"): Advice("train only a linear classifier on frozen features", ("feature_extractor",)),
+    ("small", "similar"): Advice(
+        "train only a linear classifier on frozen features",
+        FROZEN,
+        TRAINS_STAGES,
+        "feature_extractor trains the classifier, linear_probe solves for it.",
+        beats_all=True,
+    ),
     ("small", "different"): Advice(
         "train only a linear classifier, and on features from earlier in the network",
-        ("feature_extractor", "partial"),
-        "No strategy here is exactly that: feature_extractor trains only a classifier, but on the last "
-        "features; partial keeps the early stages and learns the late, source-specific ones anew.",
+        (*EARLIER, *FROZEN),
+        TRAINS_STAGES,
+        "Only earlier_features and earlier_features_svm are exactly that; feature_extractor and linear_probe "
+        "train only a classifier, but on the last features. What trains any stage does not follow it.",
+        beats_all=True,
     ),
-    ("large", "similar"): Advice("fine-tune through the full network", FINE_TUNES, BOTH_FINE_TUNE),
+    ("large", "similar"): Advice(
+        "fine-tune through the full network", FINE_TUNES, FROZEN, ALL_FINE_TUNE, beats_all=False
+    ),
     ("large", "different"): Advice(
         "fine-tune through the full network",
         FINE_TUNES,
-        f"{BOTH_FINE_TUNE} The notes call training from scratch affordable here, yet expect pretrained "
+        (*FROZEN, "scratch"),
+        f"{ALL_FINE_TUNE} The notes call training from scratch affordable here, yet expect pretrained "
         "weights to help.",
+        beats_all=False,
     ),
 }
 
@@ -54,18 +73,19 @@ class Deciding:
     """The comparison that the ruling hangs on: of those that had to come out, the closest call.
 
     Args:
-        strategy, best: what is compared; the difference is strategy minus best.
-        margin: by how much the strategy has to be behind to be told apart, given the others.
-        sentence: what was measured, and what would decide.
+        strategy, other: what is compared, strategy minus other: what follows the rule, and a rival.
+        p: that the strategy is worse than the other by the margin or more.
+        margin: the smallest difference that matters.
+        sentence: what was measured.
     """
 
     strategy: str
-    best: str
+    other: str
     difference: float
     low: float
     high: float
-    p_holm: float
-    margin: float | None
+    p: float
+    margin: float
     sentence: str
 
 
@@ -74,13 +94,14 @@ class Ruling:
     """What a study says on its rule of thumb.
 
     Args:
-        advice: what the notes advise; `advised`: the strategies here that follow it; `note`: why these.
-        outcome: confirmed: an advised strategy is best and every other one is behind it; refuted: every
-            advised one is behind the best; not decided: an advised one can't be told apart from the best, or
-            from what is not advised; not tested: no advised strategy has a result.
+        advice: what the notes advise; `advised`: the strategies of the study that follow it; `note`: why.
+        outcome: confirmed: what follows it is better than its rivals (for large data: not worse than any by
+            the margin or more, and better than what the rule advises against); holds: it is not worse than
+            any rival by the margin or more; contradicted: whatever follows it is shown to be worse than a
+            rival, and by the margin or more; else open.
         measured: what was found, in plain words, with numbers.
         sentence: advice and finding together.
-        deciding: the margin that decides; None where nothing was compared.
+        deciding: the closest call; None where nothing was compared.
     """
 
     size: str
@@ -96,98 +117,139 @@ class Ruling:
     source_url: str = SOURCE_URL
 
 
-def judge(
-    scenario: Scenario, places: Mapping[str, Place], compared: Mapping[str, Comparison], sign: int = 1
-) -> Ruling:
-    """Rule on the advice for a scenario.
+@dataclass(frozen=True)
+class Standing:
+    """What a ruling is made from.
 
     Args:
-        scenario: the study's.
-        places: each strategy's place against the best.
-        compared: each strategy that was compared, against the best.
-        sign: of a difference that says better: -1 where lower values are.
+        strategies: of the study, in canonical order.
+        order: those with a result, the best by validation first.
+        pairs: every comparison, by its two strategies, from either side.
+    """
+
+    strategies: Sequence[str]
+    order: Sequence[str]
+    pairs: Mapping[tuple[str, str], Comparison]
+
+    def compared(self, strategy: str, rivals: Sequence[str]) -> list[Comparison]:
+        """Return a strategy's comparisons with some rivals, as far as there are any."""
+        return [self.pairs[strategy, rival] for rival in rivals if (strategy, rival) in self.pairs]
+
+
+def judge(scenario: Scenario, standing: Standing) -> Ruling:
+    """Rule on the advice for a scenario.
+
+    It is put to the test by one of the strategies that follow it: the best of them by validation.
     """
     advice = ADVICE[scenario.size, scenario.similarity]
-    tested = [
-        name for name in advice.advised if places.get(name, "no result") not in {"no result", "not compared"}
-    ]
-    others = [name for name in places if name not in advice.advised]
-    outcome, finding, hinges = _rule(tested, others, places, compared)
+    advised = tuple(name for name in advice.advised if name in standing.strategies)
+    outcome, finding, hinges = _rule(advice, advised, standing)
+    named = " or ".join(advised or advice.advised)
     sentence = (
         f"For {scenario.size} data {_LIKENESS[scenario.similarity]} the rule of thumb is to {advice.text} "
-        f"({' or '.join(advice.advised)}). {finding}"
+        f"({named}). {finding}"
     )
     return Ruling(
         size=scenario.size,
         similarity=scenario.similarity,
         advice=advice.text,
-        advised=advice.advised,
+        advised=advised,
         note=advice.note,
         outcome=outcome,
         measured=finding,
         sentence=sentence,
-        deciding=_deciding([compared[name] for name in hinges], sign),
+        deciding=_deciding(hinges),
     )
 
 
 _LIKENESS = {"similar": "similar to the source", "different": "different from the source"}
+Found = tuple[Outcome, str, Sequence[Comparison]]
 
 
-def _rule(
-    tested: Sequence[str],
-    others: Sequence[str],
-    places: Mapping[str, Place],
-    compared: Mapping[str, Comparison],
-) -> tuple[Outcome, str, Sequence[str]]:
-    """Return the outcome, the finding in words, and the strategies that had to be behind the best."""
-    best = next((name for name, place in places.items() if place == "best"), "")
-    level = [name for name in tested if places[name] != "behind"]
-    rivals = [name for name in others if places[name] in {"tied", "ahead"}]
-    beaten = [name for name in others if places[name] == "behind"]
+def _rule(advice: Advice, advised: Sequence[str], standing: Standing) -> Found:
+    """Return the outcome, the finding in words, and the comparisons that had to come out."""
+    rivals = [name for name in standing.strategies if name not in advised]
+    champion = next((name for name in standing.order if name in advised), None)
+    if champion is None:
+        return "open", "Nothing that follows it has a result here.", []
+    compared = standing.compared(champion, rivals)
+    if beaten := _contradicted(advised, rivals, standing):
+        return "contradicted", f"{_listed(beaten)}.", compared
+    missing = [name for name in rivals if (champion, name) not in standing.pairs]
+    if missing:
+        return "open", f"{champion} can't be compared with {_joined(missing)}.", compared
+    against = standing.compared(champion, advice.instead)
+    if not against:
+        return "open", "Nothing that it advises against has a result here.", compared
+    return _measured(advice, champion, compared, against)
+
+
+def _contradicted(
+    advised: Sequence[str], rivals: Sequence[str], standing: Standing
+) -> list[Comparison] | None:
+    """Return by what each strategy that follows the advice is beaten; None unless each one is."""
+    beaten = []
+    for name in advised:
+        lost = [c for c in standing.compared(name, rivals) if c.relation == "worse" and _matters(c)]
+        if not lost:
+            return None
+        beaten.append(max(lost, key=lambda comparison: abs(comparison.difference.value)))
+    return beaten
+
+
+def _matters(comparison: Comparison) -> bool:
+    return abs(comparison.difference.value) >= comparison.margin
+
+
+def _measured(
+    advice: Advice, champion: str, compared: Sequence[Comparison], against: Sequence[Comparison]
+) -> Found:
+    """Return the outcome where every rival was compared with the one strategy that stands for the advice."""
+    margin = f"{compared[0].margin:g}"
+    ahead = [c for c in compared if c.relation == "better"]
+    short = [c for c in compared if not c.not_worse and c not in ahead]
+    if advice.beats_all and len(ahead) == len(compared):
+        return "confirmed", f"{_listed(compared)}.", compared
+    if short:
+        rest = _joined([f"{c.other} ({_difference(c)})" for c in short])
+        return "open", f"{champion} may be worse by {margin} or more than {rest}.", short
+    held = f"{champion} is not worse than {_joined([c.other for c in compared], 'or')} by {margin} or more"
+    if not advice.beats_all and (won := [c.words for c in against if c in ahead]):
+        return "confirmed", f"{held}, and {_joined(won)}.", compared
+    return "holds", f"{held}.", compared
+
+
+def _difference(comparison: Comparison) -> str:
+    d = comparison.difference
+    return f"difference {signed(d.value)} [{signed(d.low)}, {signed(d.high)}]"
+
+
+def _listed(compared: Sequence[Comparison]) -> str:
+    return "; ".join(f"{c.strategy} {c.words}" for c in compared)
+
+
+def _joined(names: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _deciding(compared: Sequence[Comparison]) -> Deciding | None:
+    """Return the comparison in which the advice is least surely not worse."""
+    tested = [(p, c) for c in compared if (p := c.p_worse) is not None]
     if not tested:
-        return "not tested", "No strategy that follows it has a result here.", []
-    if not level:
-        return "refuted", f"It did not hold: {_listed(tested, compared)}.", tested
-    if best not in tested:
-        return "not decided", f"It was neither best nor beaten: {_listed(tested, compared)}.", tested
-    if rivals:
-        finding = f"{best} follows it and is best, but not beyond doubt: {_listed(rivals, compared)}."
-        return "not decided", finding, rivals
-    if not beaten:
-        return "not decided", f"{best} follows it, and there is nothing else to compare it with.", []
-    return "confirmed", f"It held, {best} is best: {_listed(beaten, compared)}.", beaten
-
-
-def _listed(names: Sequence[str], compared: Mapping[str, Comparison]) -> str:
-    return "; ".join(f"{name} {compared[name].words}" for name in names)
-
-
-def _deciding(compared: Sequence[Comparison], sign: int) -> Deciding | None:
-    """Return of those that have to be behind the best the one that is least so, for its margin."""
-
-    def lacking(comparison: Comparison) -> float:
-        return sign * comparison.difference.value + (
-            1.0 if comparison.critical_difference is None else comparison.critical_difference
-        )
-
-    if not compared:
         return None
-    closest = max(compared, key=lacking)
-    difference, margin = closest.difference, closest.critical_difference
-    if margin is None:
-        sentence = f"No difference between {closest.strategy} and {closest.other} could have decided it."
-    else:
-        sentence = (
-            f"It hangs on {closest.strategy}, which is told apart from {closest.other} if it is behind by "
-            f"{margin:.3f} or more; measured: {signed(difference.value)}."
-        )
+    p, closest = max(tested, key=lambda pair: pair[0])
+    difference = closest.difference
+    sentence = (
+        f"The closest call: the test of {closest.strategy} being worse than {closest.other} by "
+        f"{closest.margin:g} or more has {p_words(p)} ({_difference(closest)})."
+    )
     return Deciding(
         strategy=closest.strategy,
-        best=closest.other,
+        other=closest.other,
         difference=difference.value,
         low=difference.low,
         high=difference.high,
-        p_holm=closest.p_holm,
-        margin=margin,
+        p=p,
+        margin=closest.margin,
         sentence=sentence,
     )

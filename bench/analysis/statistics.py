@@ -1,78 +1,95 @@
-"""A metric's definition applied to predictions: its value, and what its interval resamples."""
+"""A metric's definition applied to predictions: the value of each run, and what each image adds to it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bench.analysis.predictions.base import Predictions
-from bench.analysis.rankings import CrossedRankings
-from bench.analysis.variance import DRAWS, Crossed, CrossedRatios
+from bench.analysis.rankings import rankings
+from bench.analysis.variance import Crossed, Sample, Scale, sums_by
 from bench.study.metrics import Counts, Metric, Ranking, Ratio, ShareRight, Statistic
 
+Measured = tuple[np.ndarray, np.ndarray]  # values (R,), influence of the images (R, N)
 
-def resampled(metric: Metric, predictions: Predictions, draws: int = DRAWS, seed: int = 0) -> Crossed:
-    """Return the metric of all runs, ready to be resampled.
+
+def measured(metric: Metric, predictions: Predictions, overlap: float = 0.0) -> Crossed:
+    """Return the metric of all runs.
+
+    Args:
+        metric: what is measured.
+        predictions: of the runs.
+        overlap: see `Sample`.
 
     Raises:
         ValueError: if nothing here knows the metric's statistic, or what it needs is not stored.
     """
-    crossed = _built(metric.statistic, metric.name, predictions, draws, seed)
-    crossed.sign, crossed.range = metric.sign, metric.range
-    return crossed
+    sample = sample_of(predictions, metric.statistic, overlap)
+    values, influence = _built(metric.statistic, metric.name, predictions, sample)
+    scale = Scale(metric.sign, metric.range, isinstance(metric.statistic, ShareRight))
+    return Crossed(values, influence, sample, scale)
 
 
 def value(metric: Metric, predictions: Predictions) -> float:
-    """Return the metric of the first run; nothing is resampled."""
-    return float(resampled(metric, predictions).values[0])
+    """Return the metric of the first run."""
+    return float(measured(metric, predictions).values[0])
 
 
-def of_class(statistic: Ratio | Ranking, predictions: Predictions, place: int, draws: int) -> Crossed:
-    """Return the statistic of a single class, ready to be resampled."""
+def of_class(statistic: Ratio | Ranking, predictions: Predictions, place: int) -> Crossed:
+    """Return the statistic of a single class."""
     one, counts = slice(place, place + 1), predictions.counts
     part = Counts(counts.truth[:, one], counts.predicted[:, :, one], counts.intersection[:, :, one])
     scores = None if predictions.scores is None else predictions.scores[:, :, one]
-    only = Predictions(
-        predictions.rows, predictions.correct, predictions.targets, 0, count=lambda: part, scores=scores
-    )
-    return _built(statistic, "a class", only, draws, 0)
+    only = replace(predictions, count=lambda: part, scores=scores)
+    sample = sample_of(predictions, statistic)
+    return Crossed(*_built(statistic, "a class", only, sample), sample, Scale())
 
 
 def rows_of(predictions: Predictions, rows: list[int]) -> Predictions:
     """Return the same of some runs, which then come in this order."""
     counts, scores = predictions.counts, predictions.scores
     some = Counts(counts.truth, counts.predicted[rows], counts.intersection[rows])
-    return Predictions(
+    return replace(
+        predictions,
         rows={},
         correct=predictions.correct[rows],
-        targets=predictions.targets,
-        dropped=predictions.dropped,
-        images=predictions.images,
-        classes=predictions.classes,
         count=lambda: some,
         scores=None if scores is None else scores[rows],
     )
 
 
-def strata(targets: np.ndarray, statistic: ShareRight) -> np.ndarray:
-    """Return the number of each image's stratum: its class, or one for all; shape (N,)."""
-    if statistic.by_class:
-        return np.unique(targets, return_inverse=True)[1]
-    return np.zeros(len(targets), int)
+def sample_of(predictions: Predictions, statistic: Statistic, overlap: float = 0.0) -> Sample:
+    """Return the test images as a sample: by group, in the strata of a statistic."""
+    strata = np.zeros(len(predictions.targets), int)
+    if isinstance(statistic, ShareRight) and statistic.by_class:
+        strata = np.unique(predictions.targets, return_inverse=True)[1]
+    return Sample(predictions.groups, strata, overlap)
 
 
-def _built(statistic: Statistic, name: str, predictions: Predictions, draws: int, seed: int) -> Crossed:
+def shares(correct: np.ndarray, sample: Sample) -> Measured:
+    """Return the share of images that are right, mean over strata: of R runs, shape (R, N)."""
+    _, stratum, sizes = np.unique(sample.strata, return_inverse=True, return_counts=True)
+    within = sums_by(stratum, correct, len(sizes)) / sizes
+    return within.mean(axis=1), (correct - within[:, stratum]) * sample.weights
+
+
+def _built(statistic: Statistic, name: str, predictions: Predictions, sample: Sample) -> Measured:
     build = BUILDERS.get(type(statistic))
     if build is None:
-        raise ValueError(f"how {type(statistic).__name__} is resampled is unknown, which {name} is made of")
-    return build(statistic, predictions, draws, seed)
+        raise ValueError(f"how sure a {type(statistic).__name__} is, is unknown: {name} is made of it")
+    return build(statistic, predictions, sample)
 
 
-def _shares(statistic: ShareRight, predictions: Predictions, draws: int, seed: int) -> Crossed:
-    return Crossed(predictions.correct, strata(predictions.targets, statistic), draws, seed)
+def _shares(_: ShareRight, predictions: Predictions, sample: Sample) -> Measured:
+    return shares(predictions.correct, sample)
 
 
-def _ratios(statistic: Ratio, predictions: Predictions, draws: int, seed: int) -> Crossed:
+def _ratios(statistic: Ratio, predictions: Predictions, _: Sample) -> Measured:
+    """Return the mean over classes of a ratio of sums over images, linearised (the delta method).
+
+    A class that no image shows in truth is left out of the mean; one that has nothing below the line is 0.
+    """
     counts = predictions.counts
     if statistic.together:
         counts = Counts(
@@ -80,17 +97,22 @@ def _ratios(statistic: Ratio, predictions: Predictions, draws: int, seed: int) -
             counts.predicted.sum(2, keepdims=True),
             counts.intersection.sum(2, keepdims=True),
         )
-    above, below = np.broadcast_arrays(*statistic.parts(counts))
-    return CrossedRatios(above, below, counts.truth, draws, seed)
+    counted = counts.truth.sum(axis=0) > 0
+    above, below = (part[..., counted] for part in np.broadcast_arrays(*statistic.parts(counts)))  # (R, N, K)
+    sums = below.sum(axis=1)
+    known = np.maximum(sums, np.finfo(float).tiny)
+    ratios = above.sum(axis=1) / known
+    added = (above - ratios[:, None] * below) / known[:, None]
+    return ratios.sum(axis=1) / max(1, counted.sum()), added.sum(axis=2) / max(1, counted.sum())
 
 
-def _rankings(statistic: Ranking, predictions: Predictions, draws: int, seed: int) -> Crossed:
+def _rankings(statistic: Ranking, predictions: Predictions, _: Sample) -> Measured:
     if predictions.scores is None:
         raise ValueError("the scores of the classes are not stored, so images can't be ranked by them")
-    return CrossedRankings(predictions.scores, predictions.counts.truth, statistic.credit, draws, seed)
+    return rankings(predictions.scores, predictions.counts.truth, statistic.credit)
 
 
-BUILDERS: dict[type, Callable[[Any, Predictions, int, int], Crossed]] = {
+BUILDERS: dict[type, Callable[[Any, Predictions, Sample], Measured]] = {
     ShareRight: _shares,
     Ratio: _ratios,
     Ranking: _rankings,

@@ -6,15 +6,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bench.analysis.comparisons import Comparison, compare_all, group, letters
+from bench.analysis.comparisons import Comparison, Place, compare_all, group, letters
 from bench.analysis.errors_by_class import ClassResult, Confused, by_class, confused
 from bench.analysis.evidence import Evidence
 from bench.analysis.predictions.base import Predictions, read
-from bench.analysis.results import Result, best_by_validation, result_of
-from bench.analysis.rules_of_thumb import Place, Ruling, judge
-from bench.analysis.statistics import resampled
-from bench.analysis.training_length import undertrained_in_words
-from bench.analysis.variance import DRAWS
+from bench.analysis.recommendation import Recommendation, recommend
+from bench.analysis.results import Result, by_validation, result_of
+from bench.analysis.rules_of_thumb import Ruling, Standing, judge
+from bench.analysis.statistics import measured
+from bench.analysis.training_length import undertrained, undertrained_in_words
+from bench.analysis.variance import Crossed
 from bench.analysis.verdict import never_found, notes_on, sensitivity, verdict
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
@@ -28,15 +29,18 @@ class Summary:
 
     Args:
         best: the best strategy by mean validation metric; test does not choose. None: no run is done.
-        level: the strategies that are not behind the best, itself included.
+        not_worse: the strategies that are not shown to be worse than the best, itself included.
         comparisons: of each other strategy with the best, strategy minus best.
         pairs: of all strategies with each other, in canonical order.
-        groups: the largest sets of strategies no two of which can be told apart, best mean first.
+        groups: the largest sets of strategies no two of which are shown to differ, best mean first.
+        recommendation: what to use, and why; None where nothing could be compared.
         verdict: who won, how sure, in plain words.
         notes: what limits the verdict: failures, missing runs, a single seed.
         gain_over: what the best is set against by class; None if there is nothing.
         confused: the pairs of classes that the best confuses most.
         data_digest: of the images and labels; the same is the same data set. Empty: unknown.
+        margin: the smallest difference that matters, as the study has it.
+        image_groups: how many groups the test images come in; as many as images where none belong together.
     """
 
     study: str
@@ -45,10 +49,11 @@ class Summary:
     images: int
     results: tuple[Result, ...]
     best: str | None
-    level: tuple[str, ...]
+    not_worse: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     groups: tuple[tuple[str, ...], ...]
+    recommendation: Recommendation | None
     ruling: Ruling | None
     verdict: str
     notes: tuple[str, ...]
@@ -56,6 +61,8 @@ class Summary:
     gain_over: str | None
     confused: tuple[Confused, ...]
     data_digest: str = ""
+    margin: float = 0.02
+    image_groups: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -73,43 +80,36 @@ class Summary:
 
     @property
     def groups_in_words(self) -> str:
-        """Which strategies can't be told apart, and which can from all others; empty without a comparison."""
+        """Which strategies are not shown to differ, and which are; empty without a comparison."""
         together = "; ".join(", ".join(names) for names in self.groups if len(names) > 1)
         alone = ", ".join(names[0] for names in self.groups if len(names) == 1)
-        sentences = [f"Groups whose members can't be told apart: {together}."] * bool(together)
-        return " ".join([*sentences, *[f"Told apart from all others: {alone}."] * bool(alone)])
+        sentences = [f"Not shown to differ from one another: {together}."] * bool(together)
+        return " ".join([*sentences, *[f"Shown to differ from all others: {alone}."] * bool(alone)])
 
 
-def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
-    """Return what the evidence says. The same evidence, draws and seed give the same summary."""
+def summarise(evidence: Evidence) -> Summary:
+    """Return what the evidence says. The same evidence gives the same summary: nothing is drawn at random."""
     study, task = evidence.study, TASKS[evidence.study.task]
     predictions = read(evidence)
     metric = METRICS[study.metric]
-    crossed = resampled(metric, predictions, draws, seed) if predictions.rows else None
-    best = best_by_validation(evidence)
+    crossed = measured(metric, predictions, evidence.overlap) if predictions.correct.size else None
+    order = by_validation(evidence)
+    best = order[0] if order else None
     rows = _rows(predictions, evidence.strategies)
-    pairs = compare_all(rows, crossed, best) if crossed else ()
-    comparisons = tuple(
-        pair if pair.other == best else pair.reversed()
-        for pair in pairs
-        if best in {pair.strategy, pair.other}
-    )
-    places: dict[str, Place] = dict.fromkeys(evidence.strategies, "not compared")
-    places |= {name: "no result" for name in places if name not in set(evidence.done["strategy"])}
-    places |= {comparison.strategy: comparison.place for comparison in comparisons}
-    if best:
-        places[best] = "best"
-    results = tuple(result_of(evidence, rows, crossed, name, place) for name, place in places.items())
+    pairs = compare_all(rows, crossed, study.smallest_effect) if crossed else ()
+    either_way = {(c.strategy, c.other): c for pair in pairs for c in (pair, pair.reversed())}
+    comparisons = tuple(either_way[name, best] for name in rows if best and (name, best) in either_way)
+    results = _results(evidence, rows, crossed, best, comparisons)
     ranked = sorted(
         rows,
         key=lambda name: -metric.sign * next(r.test.value for r in results if r.strategy == name and r.test),
     )
-    groups = group(ranked, pairs)
+    groups = group(ranked, pairs) if crossed and crossed.decides else ()
     lettered = letters(groups)
     results = tuple(replace(result, letters=lettered.get(result.strategy, "")) for result in results)
-    scenario = study.scenario
-    against = _set_against(evidence, best)
+    against = _set_against(evidence, order)
     classes = by_class(task, predictions, rows, best, against)
+    standing = Standing(evidence.strategies, [name for name in order if name in rows], either_way)
     return Summary(
         study=study.name,
         question=study.question,
@@ -117,14 +117,13 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         images=crossed.images if crossed else 0,
         results=results,
         best=best,
-        level=tuple(name for name, place in places.items() if place in {"best", "tied", "ahead"}),
+        not_worse=tuple(r.strategy for r in results if r.place in {"best", *GOOD}),
         comparisons=comparisons,
         pairs=pairs,
         groups=groups,
-        ruling=judge(scenario, places, {c.strategy: c for c in comparisons}, metric.sign)
-        if scenario
-        else None,
-        verdict=verdict(results, comparisons, study, crossed.images if crossed else 0),
+        recommendation=recommend(results, best, pairs),
+        ruling=judge(study.scenario, standing) if study.scenario else None,
+        verdict=verdict(results, comparisons, study, crossed),
         notes=(
             *notes_on(evidence, predictions, results),
             *(() if task.one_class else never_found(classes, study)),
@@ -135,6 +134,31 @@ def summarise(evidence: Evidence, draws: int = DRAWS, seed: int = 0) -> Summary:
         gain_over=against,
         confused=confused(evidence, best),
         data_digest=str(evidence.provenance.get("data digest", "")),
+        margin=study.smallest_effect,
+        image_groups=crossed.groups if crossed else 0,
+    )
+
+
+GOOD: tuple[Place, ...] = ("better", "equivalent", "undecided")  # against the best
+
+
+def _results(
+    evidence: Evidence,
+    rows: Mapping[str, Mapping[int, int]],
+    crossed: Crossed | None,
+    best: str | None,
+    comparisons: Sequence[Comparison],
+) -> tuple[Result, ...]:
+    """Return a result for each strategy, with its place against the best."""
+    places: dict[str, Place] = dict.fromkeys(evidence.strategies, "not compared")
+    places |= {name: "no result" for name in places if name not in set(evidence.done["strategy"])}
+    places |= {comparison.strategy: comparison.relation for comparison in comparisons}
+    if best:
+        places[best] = "best"
+    rising = undertrained(evidence)
+    return tuple(
+        replace(result_of(evidence, rows, crossed, name, place), undertrained=rising.get(name))
+        for name, place in places.items()
     )
 
 
@@ -146,10 +170,10 @@ def _rows(predictions: Predictions, strategies: Sequence[str]) -> dict[str, dict
     return {name: rows[name] for name in strategies if name in rows}
 
 
-def _set_against(evidence: Evidence, best: str | None) -> str | None:
+def _set_against(evidence: Evidence, order: Sequence[str]) -> str | None:
     """Return what the best is compared with by class: the frozen backbone, or else the runner-up."""
-    if best is None:
+    if not order:
         return None
-    if best != FROZEN and (evidence.done["strategy"] == FROZEN).any():
+    if order[0] != FROZEN and (evidence.done["strategy"] == FROZEN).any():
         return FROZEN
-    return best_by_validation(evidence, without=best)
+    return order[1] if len(order) > 1 else None

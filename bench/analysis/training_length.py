@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from bench.analysis.evidence import Evidence, of_done
 from bench.study.metrics import METRICS
 
-MARGIN = 0.02  # the smallest rise that counts
 PLATEAU = "plateau"  # the schedule whose curve shows one: under any other the rate falls all the time
 
 
@@ -40,9 +39,10 @@ def _rise(scores: Sequence[float], patience: int) -> float:
     return max(scores[len(scores) - half :]) - max(scores[:half])
 
 
-def undertrained(evidence: Evidence, margin: float = MARGIN) -> dict[str, float]:
-    """Return the strategies whose val still rose by more than a margin, and by how much."""
-    return {strategy: rise for strategy, rise in rises(evidence).items() if rise > margin}
+def undertrained(evidence: Evidence) -> dict[str, float]:
+    """Return the strategies whose val still rose by more than the smallest difference that matters."""
+    least = evidence.study.smallest_effect
+    return {strategy: rise for strategy, rise in rises(evidence).items() if rise > least}
 
 
 def undertrained_in_words(evidence: Evidence) -> tuple[str, ...]:

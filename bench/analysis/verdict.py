@@ -9,7 +9,8 @@ from bench.analysis.comparisons import POWER, Comparison
 from bench.analysis.errors_by_class import ClassResult
 from bench.analysis.evidence import Evidence
 from bench.analysis.predictions.base import Predictions
-from bench.analysis.results import Result, best_by_validation
+from bench.analysis.results import Result, by_validation
+from bench.analysis.variance import LEAST_GROUPS, Crossed
 from bench.study.metrics import METRICS, Ratio, ShareRight
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
@@ -17,27 +18,39 @@ from bench.study.tasks import TASKS
 NEVER_FOUND = 0.005  # score below which a class is as good as never predicted
 
 
-def verdict(results: Sequence[Result], comparisons: Sequence[Comparison], study: Study, images: int) -> str:
+def verdict(
+    results: Sequence[Result], comparisons: Sequence[Comparison], study: Study, crossed: Crossed | None
+) -> str:
     """Return who won and how sure that is, in plain words."""
     best = next((result for result in results if result.place == "best"), None)
     if best is None:
         return "No final run is done, so there is nothing to compare."
     name, metric, test = best.strategy, METRICS[study.metric].label, best.test
-    if test is None:
+    if test is None or crossed is None:
         return f"{name} is best by validation; its predictions are not stored, so nothing can be compared."
     opening = (
         f"{name} is best by validation: test {metric} {test.value:.3f} [{test.low:.3f}, {test.high:.3f}] "
-        f"({_count(test.seeds, 'seed')}, {_count(images, 'test image')})."
+        f"({_count(test.seeds, 'seed')}, {_images(crossed)})."
     )
-    tied, ahead, behind = (
-        [c.strategy for c in comparisons if c.place == place] for place in ("tied", "ahead", "behind")
+    if not crossed.decides:
+        few = f"Fewer than {LEAST_GROUPS} {'groups of ' * crossed.sample.grouped}test images"
+        return f"{opening} {few} allow an estimate, but no verdict."
+    better, worse, equivalent, undecided = (
+        [c.strategy for c in comparisons if c.relation == relation]
+        for relation in ("better", "worse", "equivalent", "undecided")
     )
     closing = [
-        f"It can't be told apart from {_and(tied)}." if tied else "",
-        f"On test it is beaten by {_and(ahead)}." if ahead else "",
-        f"It is ahead of {_and(behind)}." if behind else "",
+        f"On test it is worse than {_and(better)}." if better else "",
+        f"It is better than {_and(worse)}." if worse else "",
+        f"It is equivalent to {_and(equivalent)} within {study.smallest_effect:g}." if equivalent else "",
+        f"Against {_and(undecided)} it is undecided." if undecided else "",
     ]
     return " ".join([opening, *filter(None, closing)])
+
+
+def _images(crossed: Crossed) -> str:
+    images = _count(crossed.images, "test image")
+    return f"{images} in {_count(crossed.groups, 'group')}" if crossed.sample.grouped else images
 
 
 def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Result]) -> tuple[str, ...]:
@@ -54,7 +67,20 @@ def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Res
         notes.append(f"Runs without stored predictions, left out of intervals and comparisons: {named}.")
     if predictions.dropped:
         notes.append(f"{_count(predictions.dropped, 'test image')} left out: not every run has a prediction.")
-    return (*notes, *_hardware(evidence), *_leaks(evidence, predictions), *_ungrouped(evidence))
+    leaks = _leaks(evidence, predictions)
+    return (*notes, *_overlap(evidence), *_hardware(evidence), *leaks, *_ungrouped(evidence))
+
+
+def _overlap(evidence: Evidence) -> list[str]:
+    """Say how alike the training sets of seeds are, and what was done about it."""
+    if not evidence.overlap or evidence.study.seeds < 2:
+        return []
+    if evidence.overlap >= 1:
+        return [
+            "All seeds train on the same images: what is said holds for these, and says nothing of others."
+        ]
+    share = f"Two seeds have {100 * evidence.overlap:.0f} % of their training images in common"
+    return [f"{share}, so they differ less than training sets do: intervals and tests make up for it."]
 
 
 def _hardware(evidence: Evidence) -> list[str]:
@@ -72,7 +98,7 @@ def _leaks(evidence: Evidence, predictions: Predictions) -> tuple[str, ...]:
         return ()
     near = {image for image, part, *_ in evidence.near_duplicates if part == "test"}
     apart = np.array([image not in near for image in predictions.images], dtype=bool)
-    best = best_by_validation(evidence)
+    best = next(iter(by_validation(evidence)), None)
     rows = [row for (name, _), row in predictions.rows.items() if name == best]
     without = ""
     if rows and apart.any() and not apart.all() and METRICS[evidence.study.metric].statistic == ShareRight():
@@ -99,12 +125,11 @@ def never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]
 
 def sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """Say how small a difference from the best this study could have seen."""
-    sizes = sorted(
-        c.minimum_detectable_effect for c in comparisons if c.minimum_detectable_effect is not None
-    )
-    if not comparisons:
+    tested = [c for c in comparisons if c.p_adjusted is not None]
+    sizes = sorted(c.minimum_detectable_effect for c in tested if c.minimum_detectable_effect is not None)
+    if not tested:
         return ()
-    if all(c.difference.degrees is None for c in comparisons):
+    if all(c.difference.spread.total <= 0 for c in tested):
         return ("No prediction for a test image differs, so what this study could have seen is unknown.",)
     if not sizes:
         return ("No difference from the best would have been seen with power 0.8 by a study this small.",)

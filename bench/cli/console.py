@@ -132,7 +132,7 @@ def announce(plan: "Plan") -> None:
 
 
 def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
-    """Print a report's table and verdict, and say where everything is.
+    """Print a report's table, its verdict and what to use, and say where everything is.
 
     Args:
         summary: the report's `summary.json`.
@@ -151,6 +151,10 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(shown)
     say(summary["verdict"])
+    if recommendation := summary.get("recommendation"):
+        say(recommendation["sentence"])
+    if ruling := summary.get("ruling"):
+        say(f"Rule of thumb: {ruling['outcome']}. {ruling['sentence']}")
     say(f"report  {folder / 'index.html'}")
     say(f"runs    {runs}")
 

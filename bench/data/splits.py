@@ -1,6 +1,7 @@
 """A data set is cut into train, val and test: stratified, nested, groups whole, and fixed by seeds alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -77,6 +78,18 @@ def shortfalls(parts: Split, target: Target, classes: int) -> list[str]:
             why = f"there are {there:,}, no more than to train on" if limited else f"{there:,} are left"
             said.append(f"asked for {count:,} {part} images, {why}")
     return said
+
+
+def overlap(training_sets: Sequence[np.ndarray]) -> float:
+    """Return the share of its images that a training set has in common with another, mean over all pairs.
+
+    Of a single set it is 0: there is nothing to be alike.
+    """
+    shares = [
+        len(np.intersect1d(one, other)) / min(len(one), len(other))
+        for one, other in combinations(training_sets, 2)
+    ]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def ordered(indices: np.ndarray, labels: np.ndarray, sampling: str, stream: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.analysis.results import best_by_validation
+from bench.analysis.results import by_validation
 from bench.core.errors import InputError
 from bench.data.augmentation import evaluation_view
 from bench.models.factory import TransferModel, build, statistics, with_head
@@ -133,7 +133,7 @@ def served(study: Study, facts: StudyFacts, run: FoundRun, weights: bytes) -> Se
 
 
 def _best(store: RunStore, evidence: "Evidence") -> FoundRun:
-    best = best_by_validation(evidence)
+    best = next(iter(by_validation(evidence)), None)
     if best is None:
         raise InputError("no final run is done", evidence.study.name, "run `bench run` first")
     runs = evidence.done[evidence.done["strategy"] == best]

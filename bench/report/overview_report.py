@@ -44,7 +44,7 @@ def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> 
         *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules)] if rules[1] else []),
         *(pdf.figure(picture) for picture in pictures),
         pdf.paragraph("Verdicts", "heading"),
-        *(pdf.paragraph(f"{summary.study}: {summary.verdict}") for summary in only),
+        *(pdf.paragraph(f"{summary.study}: {_said(summary)}") for summary in only),
     ]
     files: dict[str, str | bytes] = {
         "tables/overview.csv": to_csv(as_frame(headers, rows)),
@@ -59,3 +59,8 @@ def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> 
         "index.html": render_page("overview.html.j2", context),
     }
     put(folder, files, pictures, studies.NAMES)
+
+
+def _said(summary: Summary) -> str:
+    chosen = summary.recommendation
+    return f"{summary.verdict} {chosen.sentence}" if chosen else summary.verdict

@@ -94,7 +94,7 @@ def _tables(summary: Summary) -> dict[str, str]:
         *tables.table(summary), caption, f"results-{summary.study}"
     )
     if summary.pairs:
-        caption = f"{summary.study}: paired differences in test {metric}, p-values after Holm."
+        caption = f"{summary.study}: paired differences in test {metric}, p-values of equality after Shaffer."
         files["tables/comparisons.tex"] = export_formats.latex(
             *tables.pairs(summary), caption, f"comparisons-{summary.study}"
         )
@@ -103,7 +103,8 @@ def _tables(summary: Summary) -> dict[str, str]:
 
 def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tuple[str, str]]) -> bytes:
     ruling = summary.ruling
-    words = [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
+    words = [summary.recommendation.sentence] if summary.recommendation else []
+    words += [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
     words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
     story = [
         pdf.paragraph(summary.study, "title"),

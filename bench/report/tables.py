@@ -8,12 +8,12 @@ import pandas as pd
 from bench.analysis.comparisons import Comparison, number, p_words, signed
 from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.results import Result
-from bench.analysis.summary import Summary
+from bench.analysis.summary import GOOD, Summary
 from bench.study.metrics import METRICS
 
 NOTHING = "\N{EN DASH}"
-EFFECT = 3  # where the effect size stands in the table of pairs
-PLACES = {"best": "best", "tied": "tied with best", "behind": "behind", "ahead": "ahead on test"}
+EFFECT = 4  # where the effect size stands in the table of pairs
+PLACES = {"better": "better on test"}
 
 
 def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -27,10 +27,11 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         "Trainable",
         "Verdict",
     ]
-    return headers, [_row(result) for result in summary.results]
+    chosen = summary.recommendation.strategy if summary.recommendation else None
+    return headers, [_row(result, result.strategy == chosen) for result in summary.results]
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, recommended: bool) -> list[str]:
     return [
         result.strategy,
         score(result),
@@ -38,7 +39,7 @@ def _row(result: Result) -> list[str]:
         seconds(result.tuning_seconds) if sum(result.trials.values()) else NOTHING,
         _trials(result),
         NOTHING if result.trainable_parameters is None else f"{result.trainable_parameters:,}",
-        verdict(result),
+        verdict(result, recommended),
     ]
 
 
@@ -64,18 +65,21 @@ def _trials(result: Result) -> str:
     return f"{total} ({', '.join(lost)})" if lost else str(total)
 
 
-def verdict(result: Result) -> str:
-    """Return the strategy's place, and how many of its runs are lacking."""
-    lost = [f"{result.failed} failed"] * bool(result.failed) + [f"{result.missing} not run"] * bool(
-        result.missing
-    )
-    place = PLACES.get(result.place, result.place)
-    return f"{place} ({', '.join(lost)})" if lost else place
+def verdict(result: Result, recommended: bool) -> str:
+    """Return the strategy's place against the best, and what speaks against taking it as it is."""
+    doubts = [
+        *[f"{result.failed} failed"] * bool(result.failed),
+        *[f"{result.missing} not run"] * bool(result.missing),
+        *["undertrained"] * (result.undertrained is not None),
+    ]
+    place = PLACES.get(result.place, result.place) + ", recommended" * recommended
+    return f"{place} ({', '.join(doubts)})" if doubts else place
 
 
 def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return headers and a row of cells for each pair of strategies."""
-    headers = ["Pair", "Difference [95 %]", "p (Holm)", "Seeds ahead", "Could have seen", "The first is"]
+    headers = ["Pair", "Difference [95 %]", "p: equal", f"p: by {summary.margin:g} or more"]
+    headers += ["Seeds ahead", "Could have seen", "The first is"]
     rows = [_pair(pair) for pair in summary.pairs]
     if has_effects(summary):
         headers.insert(EFFECT, "Cohen's h")
@@ -94,23 +98,39 @@ def _pair(pair: Comparison) -> list[str]:
     return [
         f"{pair.strategy} \N{MINUS SIGN} {pair.other}",
         f"{signed(d.value)} [{signed(d.low)}, {signed(d.high)}]",
-        p_words(pair.p_holm).removeprefix("p ").removeprefix("= "),
+        p_value(pair.p_adjusted),
+        p_value(pair.p_equivalent),
         f"{pair.seeds_ahead} of {d.seeds}",
         NOTHING if pair.minimum_detectable_effect is None else f"{pair.minimum_detectable_effect:.3f}",
-        pair.place,
+        pair.relation,
     ]
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value without its name: `0.012`, `< 0.001`."""
+    return NOTHING if p is None else p_words(p).removeprefix("p ").removeprefix("= ")
 
 
 def thumb(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
     """Return the table of rules of thumb: a row for each study that has one."""
-    headers = ["Study", "Scenario", "Rule of thumb", "Advised", "Best", "Outcome", "What decides"]
+    headers = [
+        "Study",
+        "Scenario",
+        "Rule of thumb",
+        "Advised",
+        "Best",
+        "Recommended",
+        "Outcome",
+        "Closest call",
+    ]
     rows = [
         [
             summary.study,
             f"{r.size}, {r.similarity}",
             r.advice,
-            " or ".join(r.advised),
+            " or ".join(r.advised) or NOTHING,
             summary.best or NOTHING,
+            summary.recommendation.strategy if summary.recommendation else NOTHING,
             r.outcome,
             r.deciding.sentence if r.deciding else NOTHING,
         ]
@@ -151,7 +171,7 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
         {
             "strategy": r.strategy,
             "place": r.place,
-            "group": r.letters,
+            "letters": r.letters,
             "seeds": r.done,
             "failed": r.failed,
             "missing": r.missing,
@@ -174,14 +194,15 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
             "low": c.difference.low,
             "high": c.difference.high,
             "p": c.difference.p,
-            "p_holm": c.p_holm,
+            "p_adjusted": c.p_adjusted,
+            "p_equivalent": c.p_equivalent,
             **({"cohens_h": c.effect} if has_effects(summary) else {}),
             "seeds": c.difference.seeds,
             "seeds_ahead": c.seeds_ahead,
             "seeds_behind": c.seeds_behind,
             "critical_difference": c.critical_difference,
             "minimum_detectable_effect": c.minimum_detectable_effect,
-            "verdict": "not distinguishable" if c.place == "tied" else c.place,
+            "verdict": c.relation,
         }
         for c in summary.pairs
     ]
@@ -195,7 +216,7 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
 
 
 def overview(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of strategies by studies: test metric with interval, and the place unless behind."""
+    """Return a table of strategies by studies: test metric with interval, and the place unless worse."""
     names = canonical(result.strategy for summary in summaries for result in summary.results)
     rows = []
     for name in names:
@@ -207,4 +228,4 @@ def overview(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
 def _cell(result: Result | None) -> str:
     if result is None:
         return NOTHING
-    return f"{score(result)} {result.place}" if result.place in {"best", "tied", "ahead"} else score(result)
+    return f"{score(result)} {result.place}" if result.place in {"best", *GOOD} else score(result)

@@ -30,14 +30,13 @@ class Counts:
 class Ranks:
     """Where the P images that show a class stand in the ranking of all images by their score for it.
 
-    Images are weighted by how often a resample draws them: D resamples at once. Images with equal scores
-    share a place.
+    Images with equal scores share a place. Each is an array of shape (P,).
 
     Args:
         positives_from, images_from: of the images ranked as high as each or higher: those that show the
-            class, and all; shape (D, P).
-        negatives_below: images below each that don't show the class, those at the same place by half: (D, P).
-        negatives: all images that don't show the class, shape (D, 1).
+            class, and all.
+        negatives_below: images below each that don't show the class, those at the same place by half.
+        negatives: all images that don't show the class.
     """
 
     positives_from: "np.ndarray"
@@ -75,7 +74,7 @@ class Ranking:
     """A credit for the place in a class's ranking: the mean over the images that show it, then over classes.
 
     Args:
-        credit: from ranks to a credit for each, shape (D, P).
+        credit: from ranks to a credit for each image, shape (P,); smooth in every count.
     """
 
     credit: "Callable[[Ranks], np.ndarray]"
@@ -93,7 +92,7 @@ class Metric:
         label: as a person writes it.
         summary: one line, with its source.
         tasks: those that it measures; the first metric of a task is its default.
-        statistic: its definition, and so what its interval resamples.
+        statistic: its definition, and so what each image adds to it.
         direction: which values are better.
         range: the lowest and the highest value there can be.
     """

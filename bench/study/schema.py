@@ -199,6 +199,7 @@ class Study(Part):
     tuning: Tuning = Tuning()
     seeds: Positive = 5
     metric: Annotated[str, _known(METRICS)] = "accuracy"  # not set: the default of the task
+    smallest_effect: Above = 0.02  # in the metric: what differs by less is equivalent
 
     @model_validator(mode="before")
     @classmethod

@@ -61,6 +61,7 @@ class StudyFacts:
         provenance: JSON types; see `provenance_of_plan`.
         near_duplicates: image, its part, the other image, its part.
         left_out: name and reason of each file of the data that could not be used.
+        overlap: share of its training images that a seed has in common with another, mean over final seeds.
     """
 
     arms: Mapping[str, str]
@@ -69,6 +70,7 @@ class StudyFacts:
     provenance: Mapping[str, Any]
     near_duplicates: tuple[NearDuplicate, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    overlap: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON types."""

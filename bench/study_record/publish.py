@@ -69,6 +69,8 @@ def _study_note(said: Mapping[str, Any]) -> str:
     headers, rows = said["table"]["headers"], said["table"]["rows"]
     table = [headers, ["---"] * len(headers), *rows]
     lines = [f"**{escape_markdown(said['question'])}**", "", escape_markdown(said["verdict"]), ""]
+    if said.get("recommendation"):
+        lines += [f"**{escape_markdown(said['recommendation']['sentence'])}**", ""]
     if said.get("ruling"):
         ruling = f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}"
         lines += [escape_markdown(ruling), ""]

@@ -118,6 +118,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         near_duplicates=facts.near_duplicates,
         left_out=facts.left_out,
         run_pages=store.connection.run_pages,
+        overlap=facts.overlap,
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )
 

@@ -13,6 +13,7 @@ from PIL import Image
 from bench.core.hashing import canonical_json
 from bench.data.dataset import Dataset
 from bench.data.near_duplicates import near_duplicates
+from bench.data.splits import overlap
 from bench.study.loading import (
     as_yaml,
 )
@@ -56,6 +57,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         provenance=provenance_of_plan(plan, pairs),
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
+        overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.seeds + 1)]),
     )
     sizes_of_files: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ PAIR = ("full", "feature_extractor")
     ],
 )
 def test_crossing_by_hand(differences, labels):
-    assert crossing(SIZES, np.array([differences], dtype=float))[0] == pytest.approx(labels)
+    assert crossing(SIZES, np.array(differences, dtype=float)) == pytest.approx(labels)
 
 
 def made(advantage, images=200, seeds=4, draw=0):
@@ -53,7 +53,7 @@ def made(advantage, images=200, seeds=4, draw=0):
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_clear_crossover_is_found_with_its_interval(balanced):
-    found = _crossover(made([-0.2, 0.2, 0.3]), PAIR, ShareRight(balanced), 500, 0)
+    found = _crossover(made([-0.2, 0.2, 0.3]), PAIR, ShareRight(balanced), 0.0)
     assert found.outcome == "crosses"
     assert 10 < found.low <= found.labels <= found.high < 100
     assert found.labels == pytest.approx(10**1.5, rel=0.35)
@@ -61,11 +61,11 @@ def test_a_clear_crossover_is_found_with_its_interval(balanced):
 
 
 def test_ends_of_the_range():
-    never = _crossover(made([-0.3, -0.3, -0.2]), PAIR, ShareRight(False), 500, 0)
+    never = _crossover(made([-0.3, -0.3, -0.2]), PAIR, ShareRight(False), 0.0)
     assert (never.outcome, never.labels, never.low, never.high) == ("none in range", None, None, None)
-    always = _crossover(made([0.2, 0.2, 0.2]), PAIR, ShareRight(False), 500, 0)
+    always = _crossover(made([0.2, 0.2, 0.2]), PAIR, ShareRight(False), 0.0)
     assert (always.outcome, always.labels, always.low, always.high) == ("ahead throughout", None, 0, 0)
-    unsure = _crossover(made([-0.2, -0.05, 0.005]), PAIR, ShareRight(False), 500, 0)
+    unsure = _crossover(made([-0.2, -0.05, 0.005]), PAIR, ShareRight(False), 0.0)
     assert unsure.high is None
     assert unsure.low is not None
 
@@ -74,14 +74,14 @@ def test_the_same_answers_never_cross():
     found = made([0, 0, 0])
     for answers in found.values():
         answers.correct[4:] = answers.correct[:4]
-    assert _crossover(found, PAIR, ShareRight(False), 200, 0).outcome == "none in range"
+    assert _crossover(found, PAIR, ShareRight(False), 0.0).outcome == "none in range"
 
 
 def test_intervals_cover_the_true_crossover():
     """The truth, by a study of many images and seeds without luck in it, is at 10**1.5."""
     covered = 0
     for draw in range(120):
-        found = _crossover(made([-0.04, 0.04, 0.08], draw=draw), PAIR, ShareRight(False), 300, 0)
+        found = _crossover(made([-0.04, 0.04, 0.08], draw=draw), PAIR, ShareRight(False), 0.0)
         low, high = found.low or 0, found.high or np.inf
         covered += (found.low is not None) and low <= 10**1.5 <= high
     assert covered >= 0.9 * 120
@@ -93,7 +93,7 @@ def evidence(level, **changes):
 
 def test_a_family_of_studies():
     by_size = {300: evidence({"full": 2.5}), 30: evidence({"full": -0.5}), 100: evidence({"full": 2.4})}
-    found = efficiency(by_size, draws=200)
+    found = efficiency(by_size)
     assert found.sizes == (30, 100, 300)
     assert [point.labels for point in found.of("full")] == [30, 100, 300]
     assert all(point.test.low < point.test.value < point.test.high for point in found.points)
@@ -101,7 +101,7 @@ def test_a_family_of_studies():
     assert 30 < crossover.labels < 100
     assert found.words(crossover).startswith("full is ahead of feature_extractor from about ")
     assert found.as_json()["crossovers"][0]["words"] == found.words(crossover)
-    assert efficiency(by_size, draws=200) == found
+    assert efficiency(by_size) == found
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_no_more_is_said_than_the_interval_shows(outcome, labels, high, words):
 
 def test_leads_are_the_paired_differences_of_each_size_and_are_drawn():
     made = {300: evidence({"full": 2.5}), 30: evidence({"full": -0.5}, failed=[("full", 1)])}
-    found = efficiency(made, draws=200)
+    found = efficiency(made)
     assert [(lead.labels, lead.difference.seeds) for lead in found.leads] == [(30, 2), (300, 3)]
     means = {(point.strategy, point.labels): point.test.value for point in found.points}
     lead = found.leads[1].difference
@@ -159,9 +159,7 @@ def test_leads_are_the_paired_differences_of_each_size_and_are_drawn():
 def test_who_is_far_behind_does_not_set_the_scale_of_differences():
     level = {"scratch": -3.0, "full": 1.6}
     study = make_study(strategies=["scratch", "feature_extractor", "full"])
-    found = efficiency(
-        {size: make_evidence(study, level=LEVEL | level, images=400) for size in (30, 300)}, draws=200
-    )
+    found = efficiency({size: make_evidence(study, level=LEVEL | level, images=400) for size in (30, 300)})
     below = draw_efficiency(found).axes[1]
     assert -0.2 < below.get_ylim()[0] < 0 < below.get_ylim()[1] < 0.2
     assert [text.get_text() for text in below.texts] == ["full"]
@@ -169,7 +167,7 @@ def test_who_is_far_behind_does_not_set_the_scale_of_differences():
 
 def test_missing_and_failed_runs_are_said():
     by_size = {30: evidence({}), 100: evidence({}, failed=[("full", seed) for seed in range(3)])}
-    found = efficiency(by_size, draws=200)
+    found = efficiency(by_size)
     assert found.crossovers[0].outcome == "unknown"
     assert "nothing to compare" in found.words(found.crossovers[0])
     assert [point.test is None for point in found.of("full")] == [False, True]
@@ -178,6 +176,6 @@ def test_missing_and_failed_runs_are_said():
 
 def test_without_the_frozen_backbone_there_is_nothing_to_cross():
     study = make_study(strategies=["full", "partial"])
-    found = efficiency({size: make_evidence(study) for size in (30, 100)}, draws=200)
+    found = efficiency({size: make_evidence(study) for size in (30, 100)})
     assert found.crossovers == ()
     assert "nothing to cross" in found.notes[-1]

@@ -37,7 +37,7 @@ def test_what_still_rises_is_undertrained_and_a_plateau_is_not():
         partial=[0.5, 0.70, 0.70, 0.69, 0.71, 0.70],
     )
     assert rises(evidence) == pytest.approx({"scratch": 0.3, "full": 0.0, "partial": 0.01})
-    assert list(undertrained(evidence, 0.02)) == ["scratch"]
+    assert list(undertrained(evidence)) == ["scratch"]
     (note,) = (note for note in summarise(evidence).notes if note.startswith("Undertrained"))
     assert "second half of the steps of scratch (by 0.300)." in note
 

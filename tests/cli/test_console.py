@@ -77,10 +77,12 @@ def test_what_a_report_says_is_printed_and_not_read_as_markup(capsys, tmp_path):
         "study": "[/b]",
         "table": {"headers": ["[red]", "b"], "rows": [["[/x]", "\x1b[2J"]]},
         "verdict": "[/]",
+        "recommendation": {"sentence": "[bold]"},
+        "ruling": {"outcome": "[i]", "sentence": "[u]"},
     }
     console.conclude(said, tmp_path, "nowhere")
     shown = capsys.readouterr().out
-    for text in ("[/b]", "[red]", "[/x]", r"\x1b[2J", "[/]"):
+    for text in ("[/b]", "[red]", "[/x]", r"\x1b[2J", "[/]", "[bold]", "[i]. [u]"):
         assert text in shown
 
 

@@ -17,7 +17,7 @@ from bench.data.dataset import (
 )
 from bench.data.loading import load
 from bench.data.sources.base import MASK_SOURCES, SOURCES
-from bench.data.splits import ordered, shortfalls, split
+from bench.data.splits import ordered, overlap, shortfalls, split
 from bench.study.loading import available
 from bench.study.loading import load as load_study
 from bench.study.schema import Target
@@ -239,3 +239,9 @@ def test_a_split_does_not_depend_on_the_pixels():
     dataset = make_dataset([0, 1] * 20)
     other = replace(dataset, images=dataset.images + 1)
     assert split(dataset, target(), 0).hash == split(other, target(), 0).hash
+
+
+def test_the_overlap_of_training_sets_is_the_share_of_common_images():
+    sets = [np.array([1, 2, 3, 4]), np.array([3, 4, 5, 6]), np.array([4, 7, 8, 9])]
+    assert overlap(sets) == pytest.approx((2 / 4 + 1 / 4 + 1 / 4) / 3)
+    assert (overlap(sets[:1]), overlap([sets[0], sets[0]])) == (0.0, 1.0)

@@ -102,7 +102,7 @@ def test_where_lower_is_better_all_that_is_chosen_is_what_accuracy_chooses(run, 
         ran = evidence.trials.filter(regex="^(strategy|trial|status|param_.*)$")
         restored = evidence.runs[["strategy", "seed", "val_loss", "test_accuracy"]]
         best = served_model._best(runner.store, evidence)
-        named = (best.tags["strategy"], best.tags["seed"], summarise(evidence, draws=100).best)
+        named = (best.tags["strategy"], best.tags["seed"], summarise(evidence).best)
         chosen.append((ran, restored, named))
     (trials, runs, named), (by_error, same_runs, same_named) = chosen
     pd.testing.assert_frame_equal(trials, by_error, check_exact=True)

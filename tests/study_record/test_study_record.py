@@ -115,7 +115,7 @@ def test_an_unfinished_study_is_reported_as_far_as_it_is(store, recorded):
         "full: 1 of 2 trials; no run of seed 1, 2",
     ]
     assert evidence.fingerprint == ""
-    summary = summarise(evidence, draws=50)
+    summary = summarise(evidence)
     assert [(r.strategy, r.done, r.failed, r.missing) for r in summary.results] == [
         ("scratch", 1, 1, 0),
         ("full", 0, 0, 2),
@@ -138,6 +138,7 @@ def test_what_was_recorded_comes_back(store, recorded):
     recorded = json.loads(next(store.reader.read_all([read.find(store, plan.key)], facts.FACTS)))
     assert recorded["near_duplicates"] == [["f.png", "test", "a/1.png", "train"]]
     assert evidence.near_duplicates == (("f.png", "test", "a/1.png", "train"),)
+    assert evidence.overlap == 1.0  # both seeds train on all there is
     assert evidence.provenance["data licence"] == "CC0"
     assert evidence.provenance["images"] == {"train images": 2, "val images": 1, "test images": 3}
     assert evidence.provenance["environment"] == {"torch": "2", "threads": 1}
@@ -193,7 +194,7 @@ def test_a_study_that_only_began_is_a_report_too(store):
     evidence = read.gather(store, read.find(store, plan.key))
     assert len(evidence.runs) == len(evidence.trials) == 0
     assert len(evidence.lacking) == 2
-    assert summarise(evidence, draws=50).best is None
+    assert summarise(evidence).best is None
 
 
 class TestNewest:

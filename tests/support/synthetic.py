@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from bench.analysis.comparisons import Comparison
 from bench.analysis.evidence import Evidence
+from bench.analysis.spread import Spread
+from bench.analysis.statistics import shares
+from bench.analysis.variance import Crossed, Difference, Sample, Scale
 from bench.study.schema import Study
 
 LEVEL = {"scratch": -0.4, "feature_extractor": 1.3, "partial": 1.4, "full": 1.5, "discriminative": 1.5}
@@ -14,6 +18,30 @@ SECONDS = {"scratch": 25.0, "feature_extractor": 3.0, "partial": 11.0, "full": 2
 
 RUN_PAGES = "http://127.0.0.1:5000/#/experiments/1/runs/"
 FEATURES = {"feature_extractor": 2.0, "partial": 1.0}
+
+
+def crossed_of(correct, *, strata=None, groups=None, overlap=0.0):
+    """Return runs whose correctness is given, shape (R, N)."""
+    correct = np.asarray(correct, dtype=float)
+    images = correct.shape[1]
+    sample = Sample(
+        np.arange(images) if groups is None else np.asarray(groups),
+        np.zeros(images, int) if strata is None else np.asarray(strata),
+        overlap,
+    )
+    return Crossed(*shares(correct, sample), sample, Scale(shares=True))
+
+
+def comparison(strategy, other, relation="undecided", value=0.0, *, margin=0.02, p_worse=0.5):
+    """Return a comparison of which only what is given matters."""
+    found = Difference(value, value - 0.05, value + 0.05, 0.2, 0.5, 0.5, 3, Spread(1e-4, 0.0, 1e-4, 3, 50.0))
+    told = relation in {"better", "worse"}
+    p = {"better": (0.001, 0.9), "worse": (0.9, 0.001), "equivalent": (0.01, 0.01)}.get(
+        relation, (p_worse, 0.5)
+    )
+    return Comparison(
+        strategy, other, relation, margin, found, 0.02 if told else 0.2, *p, 0.0, 1, 2, 0.1, 0.2
+    )
 
 
 def make_study(**changes) -> Study:

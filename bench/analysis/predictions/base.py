@@ -24,6 +24,7 @@ class Predictions:
         classes: the K classes that occur in the truth.
         count: returns what the images hold of each class.
         scores: what each class is ranked by, float, shape (R, N, K); None where they are not stored.
+        group_names: of the N images; empty ones belong to no group. None are known: none do.
     """
 
     rows: Mapping[tuple[str, int], int]
@@ -34,6 +35,16 @@ class Predictions:
     classes: tuple[str, ...] = ()
     count: Callable[[], Counts] | None = None
     scores: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Which images belong together, int, shape (N,): the same number for those of a group."""
+        names = self.group_names or ("",) * len(self.targets)
+        alone = [f"\0{place}" for place in range(len(names))]  # no name of a group has this sign
+        return np.unique([name or own for name, own in zip(names, alone, strict=True)], return_inverse=True)[
+            1
+        ]
 
     @cached_property
     def counts(self) -> Counts:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bench.analysis.evidence import Evidence, of_done
+from bench.analysis.evidence import Evidence, group_names, of_done
 from bench.analysis.predictions.base import Predictions, scores_of
 from bench.study.metrics import Counts
 
@@ -35,6 +35,7 @@ def read(evidence: Evidence) -> Predictions:
         classes=names,
         count=count,
         scores=scores_of(evidence, rows, images, names),
+        group_names=group_names(known, images),
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bench.analysis.evidence import Evidence
+from bench.analysis.evidence import Evidence, group_names
 from bench.analysis.predictions.base import Predictions
 from bench.study.metrics import Counts
 
@@ -30,6 +30,7 @@ def of_counts(known: pd.DataFrame) -> Predictions:
     classes = [name for name, number in shown.items() if number > 0]
     images = known.groupby("image")[KEY].apply(lambda rows: len(rows.drop_duplicates()))
     complete = images.index[images == len(known[KEY].drop_duplicates())]
+    named = group_names(known, complete)
     known = known[known["image"].isin(complete) & known["target"].isin(classes)]
     rows = list(dict.fromkeys(zip(known["strategy"], known["seed"], strict=True)))
     counts = _as_arrays(known, pd.MultiIndex.from_product([rows, complete, classes]))
@@ -44,6 +45,7 @@ def of_counts(known: pd.DataFrame) -> Predictions:
         images=tuple(map(str, complete)),
         classes=tuple(map(str, classes)),
         count=lambda: counts,
+        group_names=named,
     )
 
 

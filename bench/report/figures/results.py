@@ -66,7 +66,7 @@ def accuracy(evidence: Evidence, summary: Summary) -> Picture:
             va="center",
             fontsize=SMALL,
             color=INK if result.test else MUTED,
-            weight="bold" if result.strategy in summary.level else "normal",
+            weight="bold" if result.strategy in summary.not_worse else "normal",
         )
         rows += [
             (result.strategy, "seed", seed, v, None, None)
@@ -85,7 +85,7 @@ def accuracy(evidence: Evidence, summary: Summary) -> Picture:
         name="accuracy",
         title=f"Test {metric} by strategy",
         caption="Small dots: one per seed. Marker and bar: mean and 95 % interval over seeds and test "
-        "images together. Bold: can't be told apart from the best.",
+        "images together. Bold: not shown to be worse than the best.",
         alt=f"Mean test {metric} with 95 % interval: {scores}.",
     )
 

@@ -100,9 +100,9 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
     axes.tick_params(axis="x", rotation=20)
     axes.set_xlabel("")
     axes.set_ylabel("")
-    level = {(summary.study, name) for summary in summaries for name in summary.level}
+    not_worse = {(summary.study, name) for summary in summaries for name in summary.not_worse}
     for (row, column), value in np.ndenumerate(values.to_numpy()):
-        bold = (studies[column], strategies[row]) in level
+        bold = (studies[column], strategies[row]) in not_worse
         nothing = np.isnan(value)
         dark = not nothing and behind.to_numpy()[row, column] > 0.3 * FURTHEST
         axes.text(
@@ -121,7 +121,7 @@ def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         name="heatmap",
         title="Strategies by studies",
         caption=f"Mean test metric. Darker: closer to the {top} of its study; lightest: 0.1 or more behind. "
-        "Bold: can't be told apart from the best of its study.",
+        "Bold: not shown to be worse than the best of its study.",
         alt="Test metric: "
         + "; ".join(f"{n}: {', '.join(_ordered(data, n, signs[n]))}" for n in studies)
         + ".",
@@ -153,8 +153,8 @@ def overview(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         wide=True,
         name="overview",
         title="Every strategy on every study",
-        caption="Mean over seeds with its 95 % interval. Bold: can't be told apart from the best of that "
-        "study.",
+        caption="Mean over seeds with its 95 % interval. Bold: not shown to be worse than the best of "
+        "that study.",
         alt=f"Test metric of each strategy, a panel per study. Best by validation: {bests}.",
     )
 
@@ -168,7 +168,7 @@ def _panel(axes: Axes, summary: Summary) -> None:
     name_rows(axes, [result.strategy for result in summary.results])
     axes.xaxis.set_major_locator(MaxNLocator(4))
     for tick, result in zip(axes.get_yticklabels(), summary.results, strict=True):
-        tick.set_fontweight("bold" if result.strategy in summary.level else "normal")
+        tick.set_fontweight("bold" if result.strategy in summary.not_worse else "normal")
     axes.set_title(short(summary.study, 40), loc="left")
     axes.set_xlabel(f"test {metric_name(summary)}")
 
