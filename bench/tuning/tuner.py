@@ -24,6 +24,7 @@ from bench.core.runs import RunResult, Status, Value, derive_seed
 from bench.strategies.base import Range, Strategy
 from bench.study.metrics import METRICS
 from bench.study.schema import Study
+from bench.system.signals import deferred_interrupt
 from bench.tuning.pruning import build_pruner
 from bench.tuning.trials import Asked, FinishedTrial
 
@@ -163,7 +164,8 @@ class Tuner:
         from scipy.stats.qmc import Sobol
 
         seed = derive_seed(self.tuning.seed, "sobol")
-        points: np.ndarray = Sobol(len(self.space), rng=seed).random_base2(_LONGEST_SEQUENCE)
+        with deferred_interrupt():  # scipy would swallow it, and be left with half its tables
+            points: np.ndarray = Sobol(len(self.space), rng=seed).random_base2(_LONGEST_SEQUENCE)
         return points
 
     def _sampler(self, number: int) -> BaseSampler:

@@ -1,10 +1,15 @@
 """Tuning: equal trials, defaults first, pruning; and whoever goes on gets what the first would have got."""
 
+import os
+import signal
+import time
+from contextlib import suppress
 from dataclasses import replace
 
 import optuna
 import pytest
 from optuna.study import StudyDirection
+from scipy.stats import qmc
 
 from bench.core.runs import Arm, Purpose, RunResult, RunSpec, Status
 from bench.strategies.registry import STRATEGIES
@@ -262,3 +267,18 @@ def test_nothing_is_judged_before_a_third_of_the_steps_or_the_end_of_the_warm_up
                 break
         else:
             optuna_study.tell(trial, value)
+
+
+def test_ctrl_c_is_not_lost_while_the_sequence_is_made(monkeypatch):
+    """What scipy compiles swallows whatever a signal handler raises in it."""
+
+    class Swallowing(qmc.Sobol):
+        def random_base2(self, m):
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            return super().random_base2(m)
+
+    monkeypatch.setattr(qmc, "Sobol", Swallowing)
+    with pytest.raises(KeyboardInterrupt):
+        make_tuner().run(objective([]))
