@@ -235,7 +235,7 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
 
     home, report = tmp_path / "home", tmp_path / "stripes"
     command = ["run", "--study", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
-    command += ["--epochs", "30", "--set", "training.schedule=one_cycle", "--set", "tuning.pruner=none"]
+    command += ["--epochs", "6", "--set", "training.schedule=one_cycle", "--set", "tuning.pruner=none"]
     found, numbers = [], []
     for fresh in ([], ["--fresh"]):
         if fresh:
