@@ -12,12 +12,13 @@ of 5. So the error is taken as a weighted sum of two t variables, the distributi
 (Kim and Cohen 1998, J. Educ. Behav. Stat. 23, review it), integrated numerically. `make statistics` shows how
 often intervals and tests on this ground are wrong.
 
-Seeds whose training sets overlap differ less than training sets do: of the variance of a mean over S of them,
-a part that does not shrink with S is unseen. Where two share a part r of their training images, it is at
-most r / (1 - r) times the variance between seeds (Nadeau and Bengio 2003, Mach. Learn. 52, equation 9, with
-the correlation r), interaction apart: it is added whole, as if seeds differed by their training sets alone.
-What is left of the variance between seeds when the interaction is taken off follows from the same integral
-(a generalised pivot: Weerahandi 1993, JASA 88).
+Seeds whose training sets overlap differ less than training sets do: of the variance of a mean over S of
+them, a part that does not shrink with S is unseen. Where two share a part r of their training images, it is
+at most r / (1 - r) times the variance between seeds (as Nadeau and Bengio 2003, Mach. Learn. 52, have it for
+resampled test sets), interaction apart. It is added whole, as if seeds differed by their training images
+alone; what is left of the variance between seeds without the interaction follows from the same integral (a
+generalised pivot: Weerahandi 1993, JASA 88). Where they share more than half, that would drown all that is
+seen: then nothing is added, and what is said is said of these training images, not of others.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from scipy import optimize, special, stats
 
 ROUNDING = 1e-15  # a variance below is that of rounding
 NODES = ((2, 64), (4, 40), (float("inf"), 24))  # of an integral, below degrees of freedom: five digits
+MOST_IN_COMMON = 0.5  # share of training images; above, other training images are out of reach
 EDGE = 1e-10  # of the probability, at each end of an integral
 
 
@@ -81,7 +83,7 @@ class Spread:
 
     def at_least(self, total: float) -> "Spread":
         """Return the spread, with more from the images where it is smaller than that."""
-        return replace(self, images=self.images + max(0.0, total - self.total))
+        return replace(self, images=self.images + np.maximum(0.0, total - self.total))
 
     def tail(self, size: float) -> float:
         """Return how likely an error above a size is; shape as that of the parts."""
@@ -117,9 +119,7 @@ def spread_of(values: np.ndarray, covariance: np.ndarray, image_degrees: float, 
         values: of the S runs, one for each seed; shape (..., S).
         covariance: of their values, from the test images; shape (..., S, S).
         image_degrees: see `Spread`.
-        overlap: the share of its training images that a seed has in common with another, 0 to 1. At 1 all
-            train on the same images: nothing is unseen of what seeds vary in, and nothing is said about
-            other training sets.
+        overlap: the share of its training images that a seed has in common with another, 0 to 1.
     """
     count = values.shape[-1]
     own = np.trace(covariance, axis1=-2, axis2=-1) / count
@@ -133,7 +133,7 @@ def spread_of(values: np.ndarray, covariance: np.ndarray, image_degrees: float, 
         images=_no_rounding(between),
         seed_count=count,
         image_degrees=image_degrees,
-        unseen=count * overlap / (1 - overlap) if overlap < 1 else 0.0,
+        unseen=count * overlap / (1 - overlap) if overlap <= MOST_IN_COMMON else 0.0,
     )
 
 

@@ -8,7 +8,7 @@ on it is the same for every metric: see `spread`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -137,15 +137,13 @@ class Difference:
 
     def reversed(self) -> "Difference":
         """Return the same with the sides swapped."""
-        return Difference(
-            0.0 - self.value,
-            0.0 - self.high,
-            0.0 - self.low,
-            self.p,
-            self.p_above,
-            self.p_below,
-            self.seeds,
-            self.spread,
+        return replace(
+            self,
+            value=0.0 - self.value,
+            low=0.0 - self.high,
+            high=0.0 - self.low,
+            p_below=self.p_above,
+            p_above=self.p_below,
         )
 
 
@@ -315,9 +313,9 @@ def at_margin(spread: Spread, means: Sequence[float], margin: float, scale: Scal
 
     Near the ends of its range a metric varies less. There a difference that is small by chance looks surer
     than it is, since one of the sides is nearer to the end by chance, and too many pairs would pass for
-    equivalent: of accuracies of 0.97 and 0.95 it is 8 % instead of 5. So one side is moved until the
-    difference is the margin, and what varies more then is taken: independent images as p (1 - p), seeds and
-    groups as its square, as if they differed by constants on the scale of log-odds.
+    equivalent: of accuracies of 0.97 and 0.95, in 19 groups, it is 8 % instead of 5. So one side is moved
+    until the difference is the margin, and what varies more then is taken: independent images as p (1 - p),
+    seeds and groups as its square, as if they differed by constants on the scale of log-odds.
 
     Args:
         spread: that was seen.

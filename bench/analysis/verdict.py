@@ -10,6 +10,7 @@ from bench.analysis.errors_by_class import ClassResult
 from bench.analysis.evidence import Evidence
 from bench.analysis.predictions.base import Predictions
 from bench.analysis.results import Result, by_validation
+from bench.analysis.spread import MOST_IN_COMMON
 from bench.analysis.variance import LEAST_GROUPS, Crossed
 from bench.study.metrics import METRICS, Ratio, ShareRight
 from bench.study.schema import Study
@@ -75,11 +76,11 @@ def _overlap(evidence: Evidence) -> list[str]:
     """Say how alike the training sets of seeds are, and what was done about it."""
     if not evidence.overlap or evidence.study.seeds < 2:
         return []
-    if evidence.overlap >= 1:
-        return [
-            "All seeds train on the same images: what is said holds for these, and says nothing of others."
-        ]
+    if evidence.overlap == 1:
+        return ["All seeds train on the same images: what is said holds for these, not for others."]
     share = f"Two seeds have {100 * evidence.overlap:.0f} % of their training images in common"
+    if evidence.overlap > MOST_IN_COMMON:
+        return [f"{share}: what is said holds for training on these images, not on others."]
     return [f"{share}, so they differ less than training sets do: intervals and tests make up for it."]
 
 

@@ -107,13 +107,14 @@ class TestOverlap:
         assert free.unseen == 0
         assert bound.total - free.total == pytest.approx(apart * 0.4 / 0.6)
 
-    def test_the_same_images_for_all_say_nothing_of_others(self):
-        assert self.spread(1.0) == self.spread(0.0)
+    @pytest.mark.parametrize("overlap", [0.51, 0.97, 1.0])
+    def test_of_other_training_images_nothing_is_said_where_most_are_in_common(self, overlap):
+        assert self.spread(overlap) == self.spread(0.0)
 
     def test_more_in_common_is_less_sure(self):
-        halves = [self.spread(overlap).quantile(0.025) for overlap in (0.0, 0.1, 0.5, 0.9)]
+        halves = [self.spread(overlap).quantile(0.025) for overlap in (0.0, 0.1, 0.3, 0.5)]
         assert halves == sorted(halves)
-        assert halves[-1] > 3 * halves[0]
+        assert halves[-1] > 1.5 * halves[0]
 
     def test_one_seed_has_nothing_in_common(self):
         assert self.spread(0.5, count=1).unseen == 0
