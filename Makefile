@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 LOWEST := $(VENV)-lowest
 IN_VENV := $(VENV)/bin/python -m
+PYTEST := $(IN_VENV) pytest -n auto --maxprocesses 4 --dist loadfile --durations 8
 NO_PYTHON := error: there is no $(PYTHON); install Python 3.11 or newer, or name yours: add PYTHON=python3.12
 
 .DEFAULT_GOAL := help
@@ -27,10 +28,10 @@ test: environment ## format, lint, types and all tests but the slow ones
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) ruff check .
 	$(IN_VENV) mypy
-	$(IN_VENV) pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: environment ## the slow tests
-	$(IN_VENV) pytest -m slow
+	$(PYTEST) -m slow
 
 test-lowest: ## the quick tests on the lowest versions that pyproject.toml allows
 	@command -v $(PYTHON) >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }

@@ -17,6 +17,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg", OMP_WAIT_POLICY="PASSIVE"
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as there are cores for each process of the tests
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell that starts us in the background ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -55,6 +57,20 @@ def _threads_of_this_test():
     yield
     if before is not None:
         sys.modules["torch"].set_num_threads(before)
+
+
+@pytest.fixture
+def tell(record_property):
+    """Puts a line of what a test measured at the end of all output, whichever process it ran in."""
+    return lambda line: record_property("told", line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, line in getattr(report, "user_properties", ()):
+                if name == "told" and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid}: {line}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import os
 import random
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("BENCH_KILLS", "52"))  # in all; more for a longer test
 SHARE = {"1": 0.85, "2": 0.15}  # of them, by number of processes
-LATEST = {"1": 6, "2": 16}  # seconds; a crew of processes needs some five to begin
+KILLS_OF_A_STUDY = 4  # then it is completed
 
 
 def ended_runs(home):
@@ -41,31 +42,46 @@ def count_differences(expected, found):
     return lost, different
 
 
+def timed_study(bench, home, *arguments):
+    """The tables of a study that nothing disturbs, and the seconds that this machine takes for it."""
+    bench.start(home, *arguments, "--dry-run").join()  # what all others are forked from has begun
+    began = time.monotonic()
+    return bench.finish(home, *arguments), time.monotonic() - began
+
+
+def kill_at_random(bench, home, arguments, moments):
+    """Begin a study and kill it after each of these seconds; return how often it was killed."""
+    for killed, moment in enumerate(moments):
+        process = bench.start(home, *arguments)
+        process.join(moment)
+        if process.exitcode is not None:
+            assert process.exitcode == 0, (home / "log").read_text()[-3000:]
+            return killed
+        process.kill()
+        process.join()
+    return len(moments)
+
+
 @pytest.mark.parametrize("jobs", SHARE)
-def test_killed_at_any_moment(bench, tmp_path, jobs, capsys):
-    draw = random.Random(f"kills {jobs}")
-    expected = bench.finish(tmp_path / "undisturbed", "--jobs", jobs)
+def test_killed_at_any_moment(bench, tmp_path, jobs, tell):
+    """Each study is killed in any part of its time, as long as this machine takes; then it is completed."""
+    draw, arguments = random.Random(f"kills {jobs}"), ("--jobs", jobs)
+    expected, seconds = timed_study(bench, tmp_path / "undisturbed", *arguments)
     kills = lost = repeated = different = studies = 0
     while kills < KILLS * SHARE[jobs]:
         home = tmp_path / str(studies)
         studies += 1
-        while True:
-            process = bench.start(home, "--jobs", jobs)
-            process.join(draw.uniform(0.5, LATEST[jobs]))
-            if process.exitcode is not None:
-                assert process.exitcode == 0, (home / "log").read_text()[-3000:]
-                break
-            process.kill()
-            process.join()
-            kills += 1
-        found = bench.finish(home, "--jobs", jobs)
+        moments = [draw.uniform(0.1, 0.9) * seconds for _ in range(KILLS_OF_A_STUDY)]
+        kills += kill_at_random(bench, home, arguments, moments)
+        found = bench.finish(home, *arguments)
         keys, running = ended_runs(home)
         assert running == 0
         assert not list((home / "checkpoints").glob("*")), "a checkpoint goes with its run"
         repeated += len(keys) - len(set(keys))
         missing, changed = count_differences(expected, found)
         lost, different = lost + missing, different + changed
-    with capsys.disabled():
-        print(f"\njobs {jobs}: {kills} kills in {studies} studies; runs lost {lost}, repeated {repeated}, ")
-        print(f"  differing numbers {different}")
+    tell(
+        f"jobs {jobs}: {kills} kills in {studies} studies; "
+        f"runs lost {lost}, repeated {repeated}, differing numbers {different}"
+    )
     assert (lost, repeated, different) == (0, 0, 0)

@@ -97,7 +97,7 @@ def said_to_be_done(home):
         return set()
 
 
-def test_power_is_cut_at_any_moment(bench, tmp_path, disk, capsys):
+def test_power_is_cut_at_any_moment(bench, tmp_path, disk, tell):
     """Once in each part of a study's time, as long as this machine takes for it; then it is completed."""
     draw, log = random.Random("power"), tmp_path / "log"
     bench.start(tmp_path, *SHORT, "--dry-run", log=log).join()  # what all others are forked from has begun
@@ -131,9 +131,10 @@ def test_power_is_cut_at_any_moment(bench, tmp_path, disk, capsys):
         missing, changed = count_differences(expected, rows(home))
         lost, different = lost + missing, different + changed
         shutil.rmtree(home)
-    with capsys.disabled():
-        print(f"\n{cuts} cuts in {studies} studies; runs lost {lost}, repeated {repeated}, ", end="")
-        print(f"differing numbers {different}")
+    tell(
+        f"{cuts} cuts in {studies} studies; "
+        f"runs lost {lost}, repeated {repeated}, differing numbers {different}"
+    )
     assert (lost, repeated, different) == (0, 0, 0)
 
 

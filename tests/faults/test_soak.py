@@ -42,7 +42,7 @@ def seconds_per_run(home):
     return [(ends[last] - ends[last - tenth]) / tenth / 1000 for last in (2 * tenth, len(ends) - 1)]
 
 
-def test_nothing_grows_with_the_number_of_runs(bench, tmp_path, capsys):
+def test_nothing_grows_with_the_number_of_runs(bench, tmp_path, tell):
     seeds = RUNS // len(STRATEGIES) - 1
     wanted = [word for strategy in STRATEGIES for word in ("--strategy", strategy)]
     wanted += ["--jobs", str(JOBS), "--trials", "1", "--seeds", str(seeds), "--epochs", "1"]
@@ -66,10 +66,10 @@ def test_nothing_grows_with_the_number_of_runs(bench, tmp_path, capsys):
         least = [[min(column) for column in zip(*part, strict=True)] for part in parts]  # a leak raises these
         growth.append([after / before for before, after in zip(*least, strict=True)])
     memory, files, threads = (max(column) for column in zip(*growth, strict=True))
-    with capsys.disabled():
-        print(f"\n{len(keys)} runs, {JOBS} jobs; seconds per run: {early:.3f} early, {late:.3f} late")
-        print(f"  late / early: seconds {late / early:.2f}, memory {memory:.3f}, ", end="")
-        print(f"open files {files:.3f}, threads {threads:.3f}")
+    tell(
+        f"{len(keys)} runs, {JOBS} jobs; seconds per run: {early:.3f} early, {late:.3f} late; late / early: "
+        f"seconds {late / early:.2f}, memory {memory:.3f}, open files {files:.3f}, threads {threads:.3f}"
+    )
     assert memory < MEMORY
     assert files <= 1
     assert threads <= 1
