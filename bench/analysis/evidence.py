@@ -11,6 +11,7 @@ from bench.study.metrics import metrics_of
 from bench.study.schema import Study
 
 COSTS = ("train_seconds", "eval_seconds", "cached_seconds", "feature_seconds", "steps")
+TEMPERATURE = "val_temperature"  # that calibrates a final run's probabilities
 CURVE_COLUMNS = ("strategy", "seed", "step", "learning_rate", "train_loss", "val_loss")
 PREDICTION_COLUMNS = ("strategy", "seed", "image", "target", "prediction")
 STAGE_COLUMNS = ("strategy", "seed", "stage", "depth", "change", "cka")
@@ -21,6 +22,7 @@ def run_columns(study: Study, there: Collection[str]) -> tuple[str, ...]:
     return (
         *("study", "size", "similarity", "strategy", "seed", "status"),
         *_metric_columns(study, "val", there),
+        *[name for name in (TEMPERATURE,) if name in there],
         *_metric_columns(study, "test", there),
         *(*COSTS, "trainable_parameters", "peak_memory_bytes", "run_key", "mlflow_run_id", "error"),
     )

@@ -9,7 +9,17 @@ import numpy as np
 from bench.analysis.predictions.base import Predictions
 from bench.analysis.rankings import rankings
 from bench.analysis.variance import Crossed, Sample, Scale, sums_by
-from bench.study.metrics import Counts, Metric, Ranking, Ratio, ShareRight, Statistic
+from bench.study.metrics import (
+    CalibrationError,
+    Certainty,
+    Counts,
+    LogLoss,
+    Metric,
+    Ranking,
+    Ratio,
+    ShareRight,
+    Statistic,
+)
 
 Measured = tuple[np.ndarray, np.ndarray]  # values (R,), influence of the images (R, N)
 
@@ -56,7 +66,12 @@ def rows_of(predictions: Predictions, rows: list[int]) -> Predictions:
         correct=predictions.correct[rows],
         count=lambda: some,
         scores=None if scores is None else scores[rows],
+        find_certainty=lambda: _rows_of(predictions.certainty, rows),
     )
+
+
+def _rows_of(certainty: Certainty, rows: list[int]) -> Certainty:
+    return Certainty(certainty.log_loss[rows], certainty.confidence[rows])
 
 
 def sample_of(predictions: Predictions, statistic: Statistic, overlap: float = 0.0) -> Sample:
@@ -112,8 +127,29 @@ def _rankings(statistic: Ranking, predictions: Predictions, _: Sample) -> Measur
     return rankings(predictions.scores, predictions.counts.truth, statistic.credit)
 
 
+def _log_losses(_: LogLoss, predictions: Predictions, sample: Sample) -> Measured:
+    return shares(predictions.certainty.log_loss, sample)
+
+
+def _calibration_errors(statistic: CalibrationError, predictions: Predictions, _: Sample) -> Measured:
+    """Return the expected calibration error, linearised: each image is taken to stay in its bin.
+
+    It is zero of no finite sample: where confidence is right but for chance, chance is what it measures. The
+    interval is that of its mean over test sets as large as this one.
+    """
+    confidence = predictions.certainty.confidence
+    excess, count = confidence - predictions.correct, confidence.shape[1]
+    bins = np.ceil(confidence * statistic.bins).astype(int).clip(1, statistic.bins) - 1  # (low, high]
+    sums = np.stack([np.bincount(*own, statistic.bins) for own in zip(bins, excess, strict=True)])
+    values = np.abs(sums).sum(axis=1) / count
+    added = np.take_along_axis(np.sign(sums), bins, axis=1) * excess
+    return values, (added - values[:, None]) / count
+
+
 BUILDERS: dict[type, Callable[[Any, Predictions, Sample], Measured]] = {
     ShareRight: _shares,
     Ratio: _ratios,
     Ranking: _rankings,
+    LogLoss: _log_losses,
+    CalibrationError: _calibration_errors,
 }

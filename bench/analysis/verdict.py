@@ -7,12 +7,12 @@ import pandas as pd
 
 from bench.analysis.comparisons import POWER, Comparison
 from bench.analysis.errors_by_class import ClassResult
-from bench.analysis.evidence import Evidence
+from bench.analysis.evidence import TEMPERATURE, Evidence
 from bench.analysis.predictions.base import Predictions
 from bench.analysis.results import Result, by_validation
 from bench.analysis.spread import MOST_IN_COMMON
 from bench.analysis.variance import LEAST_GROUPS, Crossed
-from bench.study.metrics import METRICS, Ratio, ShareRight
+from bench.study.metrics import METRICS, CalibrationError, LogLoss, Ratio, ShareRight
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
@@ -69,7 +69,30 @@ def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Res
     if predictions.dropped:
         notes.append(f"{_count(predictions.dropped, 'test image')} left out: not every run has a prediction.")
     leaks = _leaks(evidence, predictions)
-    return (*notes, *_overlap(evidence), *_hardware(evidence), *leaks, *_ungrouped(evidence))
+    return (
+        *notes,
+        *_temperatures(evidence),
+        *_overlap(evidence),
+        *_hardware(evidence),
+        *leaks,
+        *_ungrouped(evidence),
+    )
+
+
+def _temperatures(evidence: Evidence) -> list[str]:
+    """Say how probabilities were calibrated, where the study's metric is of them."""
+    statistic = METRICS[evidence.study.metric].statistic
+    if not isinstance(statistic, LogLoss | CalibrationError) or TEMPERATURE not in evidence.done:
+        return []
+    means = evidence.done.groupby("strategy")[TEMPERATURE].mean().dropna()
+    told = _and([f"{name} {means[name]:.2f}" for name in evidence.strategies if name in means])
+    notes = [f"Temperatures that calibrate, fitted on validation (mean over seeds): {told}."]
+    if isinstance(statistic, CalibrationError):
+        notes.append(
+            "A calibration error is above zero even where probabilities are right, the more so the fewer "
+            "test images there are: it ranks strategies, but its size means little."
+        )
+    return notes
 
 
 def _overlap(evidence: Evidence) -> list[str]:

@@ -147,7 +147,9 @@ class RunExecutor:
         if spec.purpose is Purpose.TRIAL or trained.stopped:
             status = Status.PRUNED if trained.stopped else Status.DONE
             return ExecutedRun(self._result(spec, status, problem, trained, {}))
-        predictions, scores = self._test(problem, parts.test)
+        targets, of_val = problem.targets.calibrated(lambda part: predict(problem, part), problem.val)
+        predictions, scores = self._test(replace(problem, targets=targets), parts.test)
+        scores |= {f"val/{name}": value for name, value in of_val.items()}
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
         return ExecutedRun(result, trained.best, predictions)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
 
 REGISTERED = "bench-{study}"
+TEMPERATURE = "val/temperature"
 EXAMPLES = 2  # images in the example that is exported with: one would fix the number of images
 
 
@@ -82,7 +83,13 @@ def register(store: RunStore, found: FoundStudy, evidence: "Evidence") -> str:
     exported = Exported(
         model,
         np.zeros((EXAMPLES, side, side, 3), dtype=np.uint8),
-        {"classes": list(facts.classes), "side": side, "study": study.name, "run_key": run.key},
+        {
+            "classes": list(facts.classes),
+            "side": side,
+            "study": study.name,
+            "run_key": run.key,
+            "temperature": run.metrics.get(TEMPERATURE),
+        },
     )
     note = describe(study, facts, run, model)
     return model_registry.register(store, run, exported, REGISTERED.format(study=study.name), note)
@@ -92,11 +99,18 @@ def describe(study: Study, facts: StudyFacts, run: FoundRun, model: Served) -> s
     """Return what the registry shows as a model's description."""
     strategy = STRATEGIES[run.tags["strategy"]]
     hinge = strategy.plan(len(model.model.stages), run.params).phases[-1].solver == "hinge"
+    calibrated = (
+        f" A temperature of {run.metrics[TEMPERATURE]:.3g} calibrates them, fitted on validation: raise each "
+        "to the power of its inverse, then divide them by their sum."
+        if TEMPERATURE in run.metrics
+        else ""
+    )
     return (
         f"The best final run of {study.name}: `{strategy.name}`, seed {run.tags['seed']}, chosen by "
         f"validation. Takes square RGB images, uint8 (N, H, W, 3), and gives the probabilities of "
         f"{', '.join(facts.classes[:20])}{', ...' if len(facts.classes) > 20 else ''}."
         f"{' They are the softmax of the scores of a support vector machine: not calibrated.' * hinge}"
+        f"{calibrated}"
     )
 
 

@@ -45,6 +45,22 @@ class Ranks:
     negatives: "np.ndarray"
 
 
+@dataclass(frozen=True, eq=False)
+class Certainty:
+    """How sure R runs are of the class of N images, by probabilities that are calibrated.
+
+    One temperature divides all logits of a run, fitted on its validation images (Guo et al. 2017, "On
+    calibration of modern neural networks"). Each is an array of shape (R, N).
+
+    Args:
+        log_loss: minus the natural logarithm of the true class's probability.
+        confidence: the probability of the class predicted.
+    """
+
+    log_loss: "np.ndarray"
+    confidence: "np.ndarray"
+
+
 @dataclass(frozen=True)
 class ShareRight:
     """The share of images that are right.
@@ -80,7 +96,24 @@ class Ranking:
     credit: "Callable[[Ranks], np.ndarray]"
 
 
-Statistic = ShareRight | Ratio | Ranking
+@dataclass(frozen=True)
+class LogLoss:
+    """The mean over images of their log loss."""
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """How far confidence is from the share that is right: mean over images of their bin's distance.
+
+    Args:
+        bins: of confidence, equally wide (Guo et al. 2017, equation 3).
+    """
+
+    bins: int = 15
+
+
+ClassStatistic = ShareRight | Ratio | Ranking  # what there is of a single class, too
+Statistic = ClassStatistic | LogLoss | CalibrationError
 
 
 @dataclass(frozen=True)
@@ -104,11 +137,6 @@ class Metric:
     statistic: Statistic
     direction: Literal["higher", "lower"] = "higher"
     range: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def pooled(self) -> bool:
-        """Whether it is a statistic of the whole set, and not the mean of a value of each image."""
-        return self.statistic != ShareRight()
 
     @property
     def sign(self) -> int:
@@ -186,6 +214,27 @@ METRICS.add(
         "precision at each image of a class in the ranking for it, mean over images and over classes",
         ("classification",),
         PRECISION,
+    )
+)
+METRICS.add(
+    Metric(
+        "nll",
+        "NLL",
+        "minus the logarithm of the true class's calibrated probability, mean over images (nats)",
+        ("classification",),
+        LogLoss(),
+        direction="lower",
+        range=(0.0, float("inf")),
+    )
+)
+METRICS.add(
+    Metric(
+        "calibration_error",
+        "calibration error",
+        "calibrated confidence against the share that is right, in 15 bins (Guo et al. 2017)",
+        ("classification",),
+        CalibrationError(),
+        direction="lower",
     )
 )
 METRICS.add(

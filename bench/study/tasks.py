@@ -8,7 +8,7 @@ read again). Its heads are in `models/heads`, its metrics in `study/metrics`.
 from dataclasses import dataclass
 
 from bench.core.registry import Registry
-from bench.study.metrics import IOU, PRECISION, ShareRight, Statistic
+from bench.study.metrics import IOU, PRECISION, ClassStatistic, ShareRight
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Task:
     name: str
     summary: str
     heads: tuple[str, ...]
-    class_statistic: Statistic
+    class_statistic: ClassStatistic
     class_score: str
     class_score_in_words: str
     class_title: str

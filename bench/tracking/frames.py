@@ -15,7 +15,10 @@ COSTS = (*SECONDS, "steps", "trainable_parameters", "peak_memory_bytes")
 COUNTS = ("steps", "trainable_parameters", "peak_memory_bytes")  # whole numbers, empty where there is none
 FIRST = ("study", "size", "similarity", "strategy", "seed")
 STAGE = "stage/"  # prefix of what is known of a stage: `stage/<depth>-<name>/<what>`
-PREDICTIONS = ("image", "target", "prediction", "truth", "predicted", "intersection", "group")
+PREDICTIONS = (
+    *("image", "target", "prediction", "log_loss", "calibrated_probability"),
+    *("truth", "predicted", "intersection", "group"),
+)
 LAST = ("run_key", "mlflow_run_id", "error")
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from scipy import special
+from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
 from bench.analysis.comparisons import compare_all
 from bench.analysis.predictions.base import Predictions, read
@@ -14,7 +15,7 @@ from bench.analysis.statistics import measured, value
 from bench.analysis.summary import summarise
 from bench.analysis.variance import Sample
 from bench.analysis.verdict import verdict
-from bench.study.metrics import METRICS, Counts, Metric, Ratio
+from bench.study.metrics import METRICS, Certainty, Counts, Metric, Ratio
 from tests.support.synthetic import crossed_of, make_evidence, make_study
 
 
@@ -31,13 +32,23 @@ def predictions_of(labels, scores):
     counts = one_class_counts(one_hot[labels], one_hot[scores.argmax(2)])
     correct = (scores.argmax(2) == labels).astype(float)
     rows = {("full", seed): seed for seed in range(len(scores))}
-    return Predictions(rows, correct, labels.astype(str), 0, count=lambda: counts, scores=scores)
+    logs = special.log_softmax(scores, axis=2)
+    certainty = Certainty(-logs[:, np.arange(len(labels)), labels], np.exp(logs.max(axis=2)))
+    return Predictions(
+        rows,
+        correct,
+        labels.astype(str),
+        0,
+        count=lambda: counts,
+        find_certainty=lambda: certainty,
+        scores=scores,
+    )
 
 
-def coverage(name, studies=120, of=20_000):
+def coverage(name, studies=120, of=20_000, truth=None):
     """The share of studies whose interval holds the value of a set that is as good as infinite."""
     metric = METRICS[name]
-    truth = value(metric, predictions_of(*drawn(images=of, runs=1, seed=999)))
+    truth = truth if truth is not None else value(metric, predictions_of(*drawn(images=of, runs=1, seed=999)))
     inside = 0
     for number in range(studies):
         found = measured(metric, predictions_of(*drawn(images=60, runs=4, seed=number)))
@@ -57,6 +68,53 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_intervals_of_macro_f1_cover_it():
     assert coverage("macro_f1") > 0.88
+
+
+def test_the_log_loss_is_that_of_scikit_learn():
+    labels, scores = drawn()
+    found = measured(METRICS["nll"], predictions_of(labels, scores))
+    assert found.values.tolist() == pytest.approx(
+        [log_loss(labels, special.softmax(run, axis=1)) for run in scores]
+    )
+    estimate = found.estimate([0, 1, 2])
+    assert estimate.low < estimate.value < estimate.high
+
+
+def test_intervals_of_the_log_loss_cover_it():
+    assert coverage("nll") > 0.88
+
+
+def calibration_error_by_hand(labels, scores, bins=15):
+    """Guo et al. 2017, equation 3, bin by bin."""
+    chances = special.softmax(scores, axis=1)
+    confidence, right = chances.max(axis=1), chances.argmax(axis=1) == labels
+    error = 0.0
+    for number in range(bins):
+        inside = (confidence > number / bins) & (confidence <= (number + 1) / bins)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return error
+
+
+def test_the_calibration_error_is_that_of_guo():
+    labels, scores = drawn(signal=0.5)
+    found = measured(METRICS["calibration_error"], predictions_of(labels, scores))
+    assert found.values.tolist() == pytest.approx([calibration_error_by_hand(labels, run) for run in scores])
+    assert found._influence.sum(axis=1) == pytest.approx(np.zeros(3))
+
+
+def test_intervals_of_the_calibration_error_cover_its_mean():
+    """Over test sets of this size: of few images it is larger, as chance alone gives a bin some error."""
+    name = "calibration_error"
+    sets = [predictions_of(*drawn(images=60, runs=4, seed=10_000 + number)) for number in range(300)]
+    mean = np.mean([measured(METRICS[name], one).values.mean() for one in sets])
+    assert coverage(name, truth=mean) > 0.88
+
+
+def test_without_probabilities_there_is_no_log_loss():
+    predictions = dataclasses.replace(predictions_of(*drawn()), find_certainty=None)
+    with pytest.raises(ValueError, match="say nothing of probabilities"):
+        measured(METRICS["nll"], predictions)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -230,3 +288,28 @@ def test_a_report_says_the_metric_that_was_asked_for(name):
     assert summary.result("full").test.value == pytest.approx(expected)
     assert METRICS[name].label in summary.verdict
     assert verdict(summary.results, summary.comparisons, evidence.study, crossed) == summary.verdict
+
+
+@pytest.mark.parametrize("name", ["nll", "calibration_error"])
+def test_a_report_on_probabilities_ranks_by_the_lowest_and_says_the_temperatures(name):
+    evidence = make_evidence(make_study(metric=name))
+    right = evidence.predictions["target"] == evidence.predictions["prediction"]
+    table = evidence.predictions.assign(
+        calibrated_probability=0.95, log_loss=-np.log(np.where(right, 0.95, 0.05))
+    )
+    runs = evidence.runs.assign(val_temperature=1.5)
+    for part in ("val", "test"):
+        runs[f"{part}_{name}"] = 1 - runs[f"{part}_accuracy"]
+    summary = summarise(dataclasses.replace(evidence, runs=runs, predictions=table))
+    shares = right.groupby(evidence.predictions["strategy"]).mean()
+    lowest = {
+        "nll": -shares * np.log(0.95) - (1 - shares) * np.log(0.05),
+        "calibration_error": (shares - 0.95).abs(),
+    }[name]
+    for strategy, value_of in lowest.items():
+        assert summary.result(strategy).test.value == pytest.approx(value_of)
+    assert summary.result("scratch").place == "worse"
+    assert METRICS[name].label in summary.verdict
+    (told,) = [note for note in summary.notes if note.startswith("Temperatures that calibrate")]
+    assert "scratch 1.50" in told
+    assert any("its size means little" in note for note in summary.notes) == (name == "calibration_error")

@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,8 +19,8 @@ from bench.training.targets.classification import Classes
 class Executed:
     """An executor of the tiny study, and what is run."""
 
-    def __init__(self, tiny):
-        self.plan = plan(load(tiny, ["training.epochs=2", "training.batch_size=8"]))
+    def __init__(self, tiny, metric="accuracy"):
+        self.plan = plan(load(tiny, ["training.epochs=2", "training.batch_size=8", f"metric={metric}"]))
         self.setup = TrainingSetup(self.plan.study, self.plan.dataset, self.plan.origin, Compute("cpu", 1))
         self.executor = RunExecutor(self.setup)
 
@@ -46,6 +47,29 @@ def test_a_final_run_reads_test_and_keeps_weights_and_predictions(tiny_run):
     assert executed.weights
     assert executed.predictions is not None
     assert executed.traceback == ""
+
+
+def test_probabilities_are_calibrated_by_validation_alone(tiny_run):
+    """The temperature is the best for val; what is kept of test, and its scores, are by the same one."""
+    executed = tiny_run.run("feature_extractor")
+    metrics, columns = executed.result.metrics, executed.predictions.columns
+    scores, classes = executed.predictions.scores.values.astype(float), tiny_run.plan.dataset.classes
+    logs = torch.from_numpy(scores / metrics["val/temperature"]).log_softmax(1).numpy()
+    truth = [classes.index(name) for name in columns["target"]]
+    assert columns["log_loss"] == pytest.approx(-logs[np.arange(len(truth)), truth], abs=1e-5)
+    assert columns["calibrated_probability"] == pytest.approx(np.exp(logs.max(1)), abs=1e-5)
+    assert columns["probability"] == pytest.approx(np.exp(scores.max(1)), abs=1e-5), "as they were"
+    assert metrics["test/nll"] == pytest.approx(np.mean(columns["log_loss"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["nll", "calibration_error"])
+def test_a_metric_of_probabilities_chooses_like_any_other(tiny, metric):
+    executor = Executed(tiny, metric=metric)
+    result = executor.run("feature_extractor").result
+    rows = [row[f"val/{metric}"] for row in result.curve]
+    assert result.metrics[f"val/{metric}"] == min(rows)
+    if metric == "nll":  # a temperature makes nothing worse where it is fitted
+        assert all(row["val/nll"] <= row["val/loss"] + 1e-6 for row in result.curve)
 
 
 def test_a_trial_never_sees_test(tiny_run):

@@ -62,16 +62,23 @@ def test_wherever_the_head_reads_the_exported_model_predicts_what_the_run_did(
     executed = executor.run(spec, laid_out.splits[1])
     side = dataset.images.shape[1]
     facts = StudyFacts({}, dataset.classes, side, {"source weights identity": origin.identity})
-    run = FoundRun("run", spec.key, Status.DONE, {}, spec.params, {"strategy": strategy, "seed": "1"})
+    metrics, tags = executed.result.metrics, {"strategy": strategy, "seed": "1"}
+    run = FoundRun("run", spec.key, Status.DONE, metrics, spec.params, tags)
     images = torch.from_numpy(dataset.images[laid_out.splits[1].test])
     of_any_size = [dict.fromkeys((0, 1, 2), torch.export.Dim.AUTO)]
     model = served(study, facts, run, save(dict(executed.weights)))
-    calibrated = "not calibrated" not in describe(study, facts, run, model)
-    assert calibrated == (strategy != "earlier_features_svm")
+    said, temperature = describe(study, facts, run, model), metrics["val/temperature"]
+    assert ("not calibrated" in said) == (strategy == "earlier_features_svm")
+    assert f"A temperature of {temperature:.3g} calibrates them" in said
     exported = torch.export.export(model, (images[:2],), dynamic_shapes=of_any_size).module()
-    highest, classes = exported(images).max(1)
+    given = exported(images)
+    highest, classes = given.max(1)
     assert [dataset.classes[place] for place in classes] == executed.predictions.columns["prediction"]
-    assert highest.tolist() == pytest.approx(executed.predictions.columns["probability"], abs=1e-4)
+    columns = executed.predictions.columns
+    assert highest.tolist() == pytest.approx(columns["probability"], abs=1e-4)
+    as_described = given ** (1 / temperature)
+    highest = (as_described / as_described.sum(1, keepdim=True)).amax(1)
+    assert highest.tolist() == pytest.approx(columns["calibrated_probability"], abs=1e-4)
 
 
 def wait_for(url):

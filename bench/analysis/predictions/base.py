@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from bench.analysis.evidence import Evidence
-from bench.study.metrics import Counts
+from bench.study.metrics import Certainty, Counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class Predictions:
         images: their N names, sorted.
         classes: the K classes that occur in the truth.
         count: returns what the images hold of each class.
+        find_certainty: returns how sure the R runs are of the N images.
         scores: what each class is ranked by, float, shape (R, N, K); None where they are not stored.
         group_names: of the N images; empty ones belong to no group. None are known: none do.
     """
@@ -34,6 +35,7 @@ class Predictions:
     images: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     count: Callable[[], Counts] | None = None
+    find_certainty: Callable[[], Certainty] | None = None
     scores: np.ndarray | None = None
     group_names: tuple[str, ...] = ()
 
@@ -52,6 +54,13 @@ class Predictions:
         if self.count is None:
             raise ValueError("these predictions say nothing of single classes")
         return self.count()
+
+    @cached_property
+    def certainty(self) -> Certainty:
+        """How sure the runs are of the images."""
+        if self.find_certainty is None:
+            raise ValueError("these predictions say nothing of probabilities")
+        return self.find_certainty()
 
 
 def scores_of(

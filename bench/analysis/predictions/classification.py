@@ -5,9 +5,10 @@ import pandas as pd
 
 from bench.analysis.evidence import Evidence, group_names, of_done
 from bench.analysis.predictions.base import Predictions, scores_of
-from bench.study.metrics import Counts
+from bench.study.metrics import Certainty, Counts
 
 KEY = ["strategy", "seed"]
+CERTAINTY = ("log_loss", "calibrated_probability")  # of the table; runs of before they were kept lack them
 
 
 def read(evidence: Evidence) -> Predictions:
@@ -24,6 +25,10 @@ def read(evidence: Evidence) -> Predictions:
         predicted = _by_image(known, "prediction")[complete.columns].astype(str).to_numpy(dtype=str)
         return one_class_counts(_one_hot(targets, classes), _one_hot(predicted, classes))
 
+    def find_certainty() -> Certainty:
+        tables = (_by_image(known, column)[complete.columns] for column in CERTAINTY)
+        return Certainty(*(table.to_numpy(dtype=float) for table in tables))
+
     rows = {(str(strategy), int(seed)): row for row, (strategy, seed) in enumerate(complete.index)}
     images, names = tuple(map(str, complete.columns)), tuple(map(str, classes))
     return Predictions(
@@ -34,6 +39,7 @@ def read(evidence: Evidence) -> Predictions:
         images=images,
         classes=names,
         count=count,
+        find_certainty=find_certainty,
         scores=scores_of(evidence, rows, images, names),
         group_names=group_names(known, images),
     )

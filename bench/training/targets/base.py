@@ -39,6 +39,16 @@ class PredictionRecord:
 class Targets(Protocol):
     """The truth about all images, and what follows from it for logits."""
 
+    def calibrated(
+        self, predict: Callable[[np.ndarray], Tensor], val: np.ndarray
+    ) -> tuple["Targets", dict[str, float]]:
+        """Return the targets with what calibrates the predictions for images `val`, and that as numbers.
+
+        Args:
+            predict: returns the predictions for images; not called where nothing is to be calibrated.
+            val: images that were not trained on.
+        """
+
     @property
     def labels(self) -> Tensor:
         """The labels of all images, on the device: shape (N, ...); a ValueError where pixels have them."""

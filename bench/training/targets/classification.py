@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from bench.analysis.predictions.classification import one_class_counts
 from bench.analysis.statistics import value
 from bench.core.runs import Scores
 from bench.data.dataset import Dataset
-from bench.study.metrics import METRICS, Ranking
+from bench.study.metrics import METRICS, Certainty, Ranking
 from bench.study.schema import Study, Training
+from bench.training.calibration import fit_temperature
 from bench.training.metrics import score
 from bench.training.targets.base import PredictionRecord
 
@@ -29,10 +30,20 @@ class Classes:
     Args:
         labels: int64, shape (N,), of the whole data set, on the device.
         most_scores: of all images and classes up to which they are kept with the predictions.
+        temperature: which calibrates the logits. None: the one that suits those that are asked about, as for
+            val, which it is fitted to.
     """
 
     labels: Tensor
     most_scores: float = MOST_SCORES
+    temperature: float | None = None
+
+    def calibrated(
+        self, predict: Callable[[np.ndarray], Tensor], val: np.ndarray
+    ) -> tuple["Classes", dict[str, float]]:
+        """Return the same with the temperature that is fitted to the logits of images `val`."""
+        temperature = self._temperature(predict(val), val)
+        return replace(self, temperature=temperature), {"temperature": temperature}
 
     def loss(
         self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
@@ -58,7 +69,7 @@ class Classes:
         """Return loss, accuracy, balanced accuracy, and the metrics named."""
         scores = score(predictions, self.labels[indices])
         if others := [name for name in metrics if name not in scores]:
-            run = _one_run(predictions, self.labels[indices])
+            run = _one_run(predictions, self.labels[indices], lambda: self._certainty(predictions, indices))
             scores |= {name: value(METRICS[name], run) for name in others}
         return scores
 
@@ -69,8 +80,13 @@ class Classes:
         indices: np.ndarray,
         _logits_of: Callable[[np.ndarray], Tensor],
     ) -> PredictionRecord:
-        """Return a row for each image: its class, the class predicted, and that one's probability."""
+        """Return a row for each image: its class, the class predicted, and that one's probability.
+
+        That is the softmax of the logits as they are. With a temperature it is `calibrated_probability`, and
+        `log_loss` is minus the logarithm of that of the true class, in nats.
+        """
         logits = predictions.cpu().numpy()
+        sure = self._certainty(predictions, indices)
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         images = [dataset.names[i] for i in indices]
         columns = {
@@ -78,14 +94,27 @@ class Classes:
             "target": [dataset.classes[i] for i in dataset.labels[indices]],
             "prediction": [dataset.classes[i] for i in logits.argmax(1)],
             "probability": (shifted.max(1) / shifted.sum(1)).round(6),
+            "calibrated_probability": sure.confidence[0].round(6),
+            "log_loss": sure.log_loss[0].round(6),
         }
         if predictions.numel() > self.most_scores:
             return PredictionRecord(columns)
         scores = ranked_by(predictions).cpu().numpy()
         return PredictionRecord(columns, Scores(images, dataset.classes, scores))
 
+    def _temperature(self, logits: Tensor, indices: np.ndarray) -> float:
+        if self.temperature is not None:
+            return self.temperature
+        return fit_temperature(logits.cpu().numpy(), self.labels[indices].cpu().numpy())
 
-def _one_run(logits: Tensor, labels: Tensor) -> Predictions:
+    def _certainty(self, logits: Tensor, indices: np.ndarray) -> Certainty:
+        """Return how sure a run is of its images, by calibrated probabilities; each array (1, N)."""
+        logs = ranked_by(logits / self._temperature(logits, indices))
+        of_truth = functional.nll_loss(logs, self.labels[indices], reduction="none")
+        return Certainty(of_truth.cpu().numpy()[None], logs.max(1).values.exp().cpu().numpy()[None])
+
+
+def _one_run(logits: Tensor, labels: Tensor, certainty: Callable[[], Certainty]) -> Predictions:
     """Return the predictions of a run, as statistics take them: of images that are shown by number."""
     truth, one_hot = labels.cpu().numpy(), np.eye(logits.shape[1])
     predicted = logits.argmax(1).cpu().numpy()
@@ -96,6 +125,7 @@ def _one_run(logits: Tensor, labels: Tensor) -> Predictions:
         dropped=0,
         count=lambda: one_class_counts(one_hot[truth], one_hot[predicted][None]),
         scores=ranked_by(logits).cpu().numpy()[None],
+        find_certainty=certainty,
     )
 
 

@@ -29,6 +29,12 @@ class Labels:
 
     labels: Tensor
 
+    def calibrated(
+        self, _predict: Callable[[np.ndarray], Tensor], _val: np.ndarray
+    ) -> tuple["Labels", dict[str, float]]:
+        """Return the same: no metric of this task is one of probabilities."""
+        return self, {}
+
     def loss(
         self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
     ) -> Tensor:

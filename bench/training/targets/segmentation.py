@@ -38,6 +38,12 @@ class Masks:
     target: Target
     device: str
 
+    def calibrated(
+        self, _predict: Callable[[np.ndarray], Tensor], _val: np.ndarray
+    ) -> tuple["Masks", dict[str, float]]:
+        """Return the same: no metric of this task is one of probabilities."""
+        return self, {}
+
     @property
     def labels(self) -> Tensor:
         """Raise ValueError: pixels have labels, images have none."""
