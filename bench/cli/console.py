@@ -110,7 +110,7 @@ def _stdout_failed(error: OSError) -> OSError:
 
 def announce(plan: "Plan") -> None:
     """Say what is about to be run, and on what."""
-    from bench.data import groups, left_out
+    from bench.data import balance, groups, left_out
     from bench.study_record import facts
 
     study, first, dataset = plan.study, plan.splits[1], plan.dataset
@@ -124,6 +124,8 @@ def announce(plan: "Plan") -> None:
         say(f"  groups   by {kind}: {', '.join(f'{count:,} {where}' for where, count in counts.items())}")
     elif found := groups.signs(dataset, study.target):
         say(f"  groups   none are given, but {found}")
+    if found := balance.signs_of_imbalance(dataset, study, first.train):
+        say(f"  metric   {study.metric}, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
     runs = f"{study.tuning.trials} trials and {study.seeds} seeds of at most {plan.evaluations[-1]} steps"
     say(f"  budget   {runs} for each of {len(study.strategies)} strategies")

@@ -105,7 +105,7 @@ def test_an_announcement_names_everything(capsys, grouped, said):
     study = SimpleNamespace(
         name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2, target=Target(data="d"),
         tuning=SimpleNamespace(trials=3), training=SimpleNamespace(),
-        source=SimpleNamespace(model="timm/x"),
+        source=SimpleNamespace(model="timm/x"), metric="accuracy",
     )  # fmt: skip
     split = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24))
     origin = SimpleNamespace(text="a file")
