@@ -5,7 +5,15 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from bench.core.errors import nearest
 from bench.core.registry import Registry
@@ -16,6 +24,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+CLASS_WEIGHTS = {"none": None, "balanced": 1.0}  # by their names: the power
 HEAD_KINDS = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.heads))
 
 
@@ -45,6 +54,15 @@ def _finds_one(pattern: str) -> str:
     if found != 1:
         raise ValueError(f"needs one pair of parentheses, around what is the group; it has {found}")
     return pattern
+
+
+def _power(weights: Any) -> Any:
+    """Return the power that class weights go by; None where all images count alike."""
+    if isinstance(weights, str):
+        if weights not in CLASS_WEIGHTS:
+            raise ValueError("neither none, balanced, nor a power of the inverse number of images")
+        return CLASS_WEIGHTS[weights]
+    return weights or None
 
 
 class Part(BaseModel):
@@ -157,6 +175,8 @@ class Training(Part):
     step_every: Fraction = 0.34  # share of the steps between two drops; step only
     step_factor: Fraction = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # none, balanced, or the power of 1 / (training images of the class) that an image counts for in the loss.
+    class_weights: Annotated[Annotated[float, Field(gt=0, le=2)] | None, BeforeValidator(_power)] = None
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -231,7 +251,8 @@ class Study(Part):
         for other in TASKS.values():
             foreign = set(other.settings) - set(TASKS[self.task].settings)
             if any(self._setting(name) is not None for name in foreign):
-                raise ValueError(f"{_listed(other.settings)} are for task: {other.name}")
+                verb = "is" if len(other.settings) == 1 else "are"
+                raise ValueError(f"{_listed(other.settings)} {verb} for task: {other.name}")
         return self
 
     def _setting(self, dotted: str) -> Any:

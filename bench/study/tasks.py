@@ -52,6 +52,7 @@ TASKS.add(
         class_score="share right",
         class_score_in_words="the share of each class's test images (their number in brackets) that is right",
         class_title="Share of each class's test images that is right",
+        settings=("training.class_weights",),
         figures=("confusion", "confused_pairs"),
         one_class=True,
     )

@@ -87,9 +87,15 @@ def _fit(problem: TrainingProblem, estimator: Any, features: Tensor) -> None:
     if not isinstance(problem.model.head, nn.Linear):
         raise ValueError("a linear probe needs a linear head without dropout")  # noqa: TRY004 - a setting
     estimator.C = 1 / problem.l2_strength
+    labels = problem.labels[problem.train]
+    weights = problem.targets.weights_of(labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly separable: the weights hardly move
-        estimator.fit(features.cpu().numpy().astype(np.float64), problem.labels[problem.train].cpu().numpy())
+        estimator.fit(
+            features.cpu().numpy().astype(np.float64),
+            labels.cpu().numpy(),
+            sample_weight=None if weights is None else weights.cpu().numpy(),
+        )
     _copy(estimator, problem.model.head)
 
 

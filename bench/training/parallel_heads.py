@@ -74,7 +74,7 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
             with problems[0].execution.autocast():
                 logits = _apply(heads, inputs)
             loss = problems[0].targets.losses(logits.flatten(0, 1), labels.flatten(0, 1), training)
-            loss = loss.view(labels.shape[:2]).mean(1)
+            loss = _weighted(problems, loss.view(labels.shape[:2]), labels).mean(1)
             optimizer.zero_grad()
             loss.sum().backward()  # type: ignore[no-untyped-call]
             for own_groups in groups:
@@ -102,6 +102,13 @@ def train_heads(problems: Sequence[TrainingProblem]) -> list[Trained | DivergedE
         if isinstance(result, Trained):
             problem.model.load_state_dict(result.best, strict=False)
     return results
+
+
+def _weighted(problems: Sequence[TrainingProblem], losses: Tensor, labels: Tensor) -> Tensor:
+    """Return the losses (K, B) of K runs times what their images count for: a run has weights of its own."""
+    weights = [problem.targets.weights_of(own) for problem, own in zip(problems, labels, strict=True)]
+    known = [own for own in weights if own is not None]
+    return losses * torch.stack(known) if known else losses
 
 
 def _optimizer(problem: TrainingProblem) -> Optimizer:

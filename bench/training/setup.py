@@ -138,6 +138,9 @@ class TrainingSetup:
         execution = Execution(self.device, "fp32") if plan.trains_only_head else self.execution
         model = self._model(plan, spec.seed)
         routes = self._routes(model, plan, parts)
+        targets, power = self.targets, self.study.training.class_weights
+        if power is not None:
+            targets = targets.weighted(parts.train, power)
         if plan.trains_all:
             execution = self._execution_of_all_stages(len(parts.train))
         return TrainingProblem(
@@ -145,7 +148,7 @@ class TrainingSetup:
             forward=routes[-1].forward,
             plan=plan,
             inputs=routes[-1].inputs,
-            targets=self.targets,
+            targets=targets,
             train=parts.train,
             val=parts.val,
             training=self.study.training,

@@ -99,6 +99,34 @@ def test_the_support_vector_machine_is_that_of_scikit_learn(random_weights, data
     assert np.allclose(scores, reference.decision_function(features), atol=1e-2)
 
 
+@pytest.mark.parametrize("solver", ["linear_probe", "earlier_features_svm"])
+def test_balanced_weights_are_those_of_scikit_learn(random_weights, dataset, solver):  # noqa: F811
+    """Trained on uneven classes: 4, 4 and 1 images.
+
+    A weight is an image's, against whichever class: `LinearSVC(class_weight=...)` has it for its own only.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+    from sklearn.utils import compute_sample_weight
+
+    problem = problem_for(STRATEGIES[solver], random_weights("timm/resnet10t"), dataset)
+    labels = problem.labels[problem.train].numpy()
+    uneven = problem.train[(labels != 2) | (np.cumsum(labels == 2) == 1)]
+    targets = problem.targets.weighted(uneven, 1.0)
+    problem = dataclasses.replace(problem, train=uneven, targets=targets, l2_strength=10.0)
+    solve([problem])
+    with torch.no_grad():
+        features = problem.model.eval().features(problem.inputs.evaluate(uneven)).double().numpy()
+        scores = problem.model.head(torch.from_numpy(features).float()).numpy()
+    references = {
+        "linear_probe": LogisticRegression(C=0.1, max_iter=1000, tol=1e-8),
+        "earlier_features_svm": LinearSVC(C=0.1, dual=False, tol=1e-8),
+    }
+    labels = problem.labels[uneven].numpy()
+    reference = references[solver].fit(features, labels, compute_sample_weight("balanced", labels))
+    assert np.allclose(scores, reference.decision_function(features), atol=2e-2)
+
+
 def test_runs_that_read_different_stages_are_solved_on_their_own(random_weights, dataset):  # noqa: F811
     """Another stage gives other features, of another width: no path of L2 strengths leads across."""
     strategy, source = STRATEGIES["earlier_features"], random_weights("timm/resnet10t")

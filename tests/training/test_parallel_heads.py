@@ -24,7 +24,7 @@ SETTINGS = [
 ]
 
 
-def problems_like(base, build, seeds, training):
+def problems_like(base, build, seeds, training, power=None):
     """Tasks with rates and decays of their own on the inputs of one; every seed has a subset of its own."""
     problems = []
     for place, seed in enumerate(seeds):
@@ -34,6 +34,7 @@ def problems_like(base, build, seeds, training):
             dataclasses.replace(
                 base, model=model, forward=model.head, training=training, seed=seed, train=train_images,
                 learning_rate=10.0 ** -(place + 1), weight_decay=0.1 * place,
+                targets=base.targets.weighted(train_images, power) if power else base.targets,
             )
         )  # fmt: skip
     return problems
@@ -69,6 +70,17 @@ def test_heads_are_what_they_would_be_alone(make, seeds, training):
         torch.equal(t.best["head.weight"], problem.model.head.weight)
         for t, problem in zip(together, problems, strict=True)
     )
+
+
+def test_weights_of_classes_are_each_head_s_own(make):
+    base, training = make(), Training(epochs=2, batch_size=5)
+    (plain,) = problems_like(base, make, (1,), training)
+    alone = [train(problem) for problem in problems_like(base, make, (1, 2), training, power=1.0)]
+    weighted = problems_like(base, make, (1, 2), training, power=1.0)
+    assert not torch.equal(weighted[0].targets.class_weights, weighted[1].targets.class_weights)
+    for one, other in zip(alone, train_heads(weighted), strict=True):
+        torch.testing.assert_close(other.best["head.weight"], one.best["head.weight"], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(train(plain).best["head.weight"], alone[0].best["head.weight"], rtol=1e-4)
 
 
 def test_a_head_that_diverges_leaves_the_others_alone(make):

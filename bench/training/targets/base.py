@@ -53,11 +53,20 @@ class Targets(Protocol):
     def labels(self) -> Tensor:
         """The labels of all images, on the device: shape (N, ...); a ValueError where pixels have them."""
 
+    def weighted(self, train: np.ndarray, power: float) -> "Targets":
+        """Return the targets with weights of classes in the loss, by how many images of `train` they have.
+
+        An image of a class of n counts for n ** -power, times what makes the mean over `train` 1.
+        """
+
+    def weights_of(self, labels: Tensor) -> Tensor | None:
+        """Return what images with these labels count for in the loss, shape (B,); None: all count alike."""
+
     def loss(self, logits: Tensor, indices: np.ndarray, seed: int, epoch: int, training: Training) -> Tensor:
         """Return the loss of the logits of what images `indices` show in an epoch of a seed."""
 
     def losses(self, logits: Tensor, labels: Tensor, training: Training) -> Tensor:
-        """Return the loss of each image: logits (B, classes), labels (B, ...) to (B,)."""
+        """Return the loss of each image, unweighted: logits (B, classes), labels (B, ...) to (B,)."""
 
     def predictions(self, logits: Tensor, indices: np.ndarray) -> Tensor:
         """Return what is kept of the logits of evaluation views: a row for each image."""

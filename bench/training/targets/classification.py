@@ -32,11 +32,25 @@ class Classes:
         most_scores: of all images and classes up to which they are kept with the predictions.
         temperature: which calibrates the logits. None: the one that suits those that are asked about, as for
             val, which it is fitted to.
+        class_weights: what an image of each class counts for in the loss, float32, shape (classes,), on the
+            device. None: all count alike.
     """
 
     labels: Tensor
     most_scores: float = MOST_SCORES
     temperature: float | None = None
+    class_weights: Tensor | None = None
+
+    def weighted(self, train: np.ndarray, power: float) -> "Classes":
+        """Return the same with classes weighted by how many images of `train` they have; see `Targets`."""
+        labels = self.labels[train]
+        counts = torch.bincount(labels, minlength=int(self.labels.max()) + 1)
+        weights = counts.clamp(min=1).float() ** -power
+        return replace(self, class_weights=weights / weights[labels].mean())
+
+    def weights_of(self, labels: Tensor) -> Tensor | None:
+        """Return the weight of each label's class; None where there are none."""
+        return None if self.class_weights is None else self.class_weights[labels]
 
     def calibrated(
         self, predict: Callable[[np.ndarray], Tensor], val: np.ndarray
@@ -48,7 +62,9 @@ class Classes:
     def loss(
         self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
     ) -> Tensor:
-        """Return the mean cross-entropy, with the study's label smoothing."""
+        """Return the mean cross-entropy, weighted if classes are, with the study's label smoothing."""
+        if (weights := self.weights_of(self.labels[indices])) is not None:
+            return (weights * self.losses(logits, self.labels[indices], training)).mean()
         return functional.cross_entropy(
             logits.float(), self.labels[indices], label_smoothing=training.label_smoothing
         )

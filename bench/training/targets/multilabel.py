@@ -35,6 +35,13 @@ class Labels:
         """Return the same: no metric of this task is one of probabilities."""
         return self, {}
 
+    def weighted(self, _train: np.ndarray, _power: float) -> "Labels":
+        """Raise ValueError: a class for each image is what weights are for."""
+        raise ValueError("class weights are for one class an image")
+
+    def weights_of(self, _labels: Tensor) -> None:
+        """Return None: all images count alike."""
+
     def loss(
         self, logits: Tensor, indices: np.ndarray, _seed: int, _epoch: int, training: Training
     ) -> Tensor:

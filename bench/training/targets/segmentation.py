@@ -49,6 +49,13 @@ class Masks:
         """Raise ValueError: pixels have labels, images have none."""
         raise ValueError("images with a class per pixel have no labels")
 
+    def weighted(self, _train: np.ndarray, _power: float) -> "Masks":
+        """Raise ValueError: a class for each image is what weights are for."""
+        raise ValueError("class weights are for one class an image")
+
+    def weights_of(self, _labels: Tensor) -> None:
+        """Return None: all images count alike."""
+
     def loss(self, logits: Tensor, indices: np.ndarray, seed: int, epoch: int, training: Training) -> Tensor:
         """Return the mean cross-entropy of the pixels, plus `training.dice` times the Dice loss."""
         masks = self.show(indices, view_numbers(self.target.augmentation, seed, epoch, indices))
