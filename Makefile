@@ -19,10 +19,10 @@ environment: ## make .venv, or renew it; nothing to do is quickly done
 	@$(PYTHON) tools/environment.py $(VENV)
 
 run: environment ## run a study: make run STUDY=large_different ARGS="--budget smoke"
-	@$(IN_VENV) bench run --study $(STUDY) $(ARGS)
+	@$(IN_VENV) bench run $(STUDY) $(ARGS)
 
 studies: environment ## run the four studies and compare them
-	@$(IN_VENV) bench run --study all $(ARGS)
+	@$(IN_VENV) bench run all $(ARGS)
 
 test: environment ## format, lint, types and all tests but the slow ones
 	$(IN_VENV) ruff format --check .

@@ -114,14 +114,19 @@ def study(name, **changes):
 
 
 def hymenoptera(**changes):
-    usual = {"target__image_size": SIDE, "training__epochs": EPOCHS, "tuning__pruner": "none"}
+    usual = {
+        "target__data": DATA,
+        "target__image_size": SIDE,
+        "training__epochs": EPOCHS,
+        "tuning__pruner": "none",
+    }
     return study("hymenoptera", **(usual | changes))
 
 
-def run(of, folder=None, jobs=1):
+def run(of, jobs=1):
     """Plan and run a study in this process (or in several), with tracking; return the evidence."""
-    options = Options(folder, "cpu", None, jobs=jobs)
-    runner = StudyRunner(plan(of, folder), options, Silent(of.metric))
+    options = Options("cpu", None, jobs=jobs)
+    runner = StudyRunner(plan(of), options, Silent(of.metric))
     runner.run()
     return runner.evidence()
 
@@ -157,7 +162,7 @@ def frozen(repeats):
     for _ in range(repeats):
         with clean_state():
             of = hymenoptera(strategies="[feature_extractor]", tuning__trials=20, seeds=5)
-            spent, evidence = seconds(lambda of=of: run(of, DATA))
+            spent, evidence = seconds(lambda of=of: run(of))
             ours.append(spent)
             accuracies.append(evidence.runs["test_accuracy"].mean())
     whole = 25 * sum(epochs_of(theirs))
@@ -182,7 +187,7 @@ def partial(repeats):
 
 def ten_trials():
     with clean_state():
-        laid_out = plan(hymenoptera(), DATA)
+        laid_out = plan(hymenoptera())
         mine = executor(laid_out)
         for rate in np.geomspace(1e-4, 1e-2, 10):
             train_alone(mine, laid_out, "partial", unfrozen=1, learning_rate=float(rate))
@@ -209,14 +214,14 @@ def full(repeats):
 
 def full_run(epochs):
     with clean_state():
-        laid_out = plan(hymenoptera(training__precision="fp32", training__epochs=epochs), DATA)
+        laid_out = plan(hymenoptera(training__precision="fp32", training__epochs=epochs))
         train_alone(executor(laid_out), laid_out, "full")
 
 
 def plan_size():
     """Images that an epoch of ours trains and validates on: val is cut from train, test is apart."""
     with clean_state():
-        parts = plan(hymenoptera(), DATA).splits[0]
+        parts = plan(hymenoptera()).splits[0]
     return len(parts.train) + len(parts.val)
 
 
@@ -259,7 +264,7 @@ def tracked():
             "small_similar", strategies="[full]", tuning__trials=2, seeds=2, training__epochs=4,
             training__precision="fp32", tuning__pruner="none",
         )  # fmt: skip
-        runner = StudyRunner(plan(of), Options(None, "cpu", None, jobs=1), Silent("accuracy"))
+        runner = StudyRunner(plan(of), Options("cpu", None, jobs=1), Silent("accuracy"))
         runner.opened.setup  # noqa: B018 - built before the clock starts
         clock = Clock(runner.store.connection.client)
         runner.store.connection.client = clock

@@ -136,11 +136,13 @@ class Standing:
         return [self.pairs[strategy, rival] for rival in rivals if (strategy, rival) in self.pairs]
 
 
-def judge(scenario: Scenario, standing: Standing) -> Ruling:
-    """Rule on the advice for a scenario.
+def judge(scenario: Scenario, standing: Standing) -> Ruling | None:
+    """Rule on the advice for a scenario; None where it is not known how similar the data are to the source's.
 
     It is put to the test by one of the strategies that follow it: the best of them by validation.
     """
+    if scenario.similarity is None:
+        return None
     advice = ADVICE[scenario.size, scenario.similarity]
     advised = tuple(name for name in advice.advised if name in standing.strategies)
     outcome, finding, hinges = _rule(advice, advised, standing)

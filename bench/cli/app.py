@@ -15,7 +15,6 @@ from bench.system.import_path import leave_out_current_folder
 
 UNUSABLE = 2  # exit status: input or machine must be mended first
 INTERRUPTED = 130  # exit status
-GOES_ON = "; the same command (without --fresh) goes on from here"
 
 
 class _Commands(TyperGroup):
@@ -26,8 +25,17 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            console.complain(f"bench: interrupted{GOES_ON if ctx.invoked_subcommand == 'run' else ''}")
+            console.complain(f"bench: interrupted{_goes_on() if ctx.invoked_subcommand == 'run' else ''}")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _goes_on() -> str:
+    """Say which command goes on with a run: this one, but for what would begin it anew."""
+    from bench.system.command_line import as_typed
+    from bench.tracking import store_uri
+
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    return f"; `{store_uri.shown(as_typed(['bench', *words]))}` goes on from here"
 
 
 app = typer.Typer(

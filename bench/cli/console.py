@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -108,15 +108,18 @@ def _stdout_failed(error: OSError) -> OSError:
     return OSError(error.errno, error.strerror, "standard output")
 
 
-def announce(plan: "Plan") -> None:
-    """Say what is about to be run, and on what."""
+def announce(plan: "Plan", chosen: Sequence[tuple[str, str]] = ()) -> None:
+    """Say what is about to be run, and on what; `chosen`: what nobody asked for, and why it is so."""
     from bench.data import balance, groups, left_out
     from bench.study_record import facts
 
     study, first, dataset = plan.study, plan.splits[1], plan.dataset
     parts = f"train {len(first.train)}, val {len(first.val)}, test {len(first.test)} images"
     say(f"{study.name}: {study.question}")
-    say(f"  data     {dataset.name}: {len(dataset.classes)} classes; {parts} ({dataset.origin})")
+    for what, why in chosen:
+        say(f"  {what:<8} {why}")
+    origin = f" ({dataset.origin})" if dataset.origin != dataset.name else ""
+    say(f"  data     {dataset.name}: {len(dataset.classes)} classes; {parts}{origin}")
     for line in plan.shortfalls:
         say(f"           {line}")
     if counts := facts.groups(dataset, first):
@@ -128,7 +131,8 @@ def announce(plan: "Plan") -> None:
         say(f"  metric   {study.metric}, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
     runs = f"{study.tuning.trials} trials and {study.seeds} seeds of at most {plan.evaluations[-1]} steps"
-    say(f"  budget   {runs} for each of {len(study.strategies)} strategies")
+    of = f"each of {len(study.strategies)} strategies" if len(study.strategies) > 1 else study.strategies[0]
+    say(f"  budget   {runs} for {of}")
     for line in left_out.summarise(dataset.rejected):
         say(f"  left out {line}")
 
@@ -161,8 +165,10 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
     say(f"runs    {runs}")
 
 
-def show(studies: "list[Study]") -> None:
-    """Print resolved studies as YAML."""
+def show(studies: "list[Study]", chosen: Sequence[tuple[str, str]] = ()) -> None:
+    """Print resolved studies as YAML; what was chosen for them, and why, are comments."""
     from bench.study.loading import as_yaml
 
+    for what, why in chosen:
+        say(f"# {what}: {why}")
     say_lines("---\n".join(as_yaml(study) for study in studies))

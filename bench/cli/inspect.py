@@ -1,9 +1,9 @@
 """What can be looked at without running a study: `bench list`, `check`, `preview`, `cache` and `ui`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,10 @@ from bench.cli import console
 from bench.cli.options import (
     Budget,
     BudgetOption,
+    Data,
     Debug,
     Device,
-    Folder,
+    Named,
     Output,
     Overrides,
     Strategies,
@@ -23,6 +24,9 @@ from bench.cli.options import (
 )
 from bench.core.errors import InputError, nearest
 from bench.core.text import in_bytes
+
+if TYPE_CHECKING:
+    from bench.experiment.plan import Plan
 
 Rows = list[tuple[str, str]]  # names and summaries
 
@@ -110,23 +114,22 @@ LISTINGS: dict[Listing, Callable[[], Rows]] = {
 
 
 def check(
-    study: StudyName,
+    named: Named = None,
+    study: StudyName = None,
     strategy: Strategies = [],  # noqa: B006
     budget: BudgetOption = Budget.default,
-    data: Folder = None,
+    data: Data = None,
     device: Device = "auto",
     set_: Overrides = [],  # noqa: B006
     _debug: Debug = False,
 ) -> None:
     """Show the resolved study, then build every strategy and train it one step."""
-    from bench.experiment.plan import plan
-    from bench.study.loading import load
     from bench.system.hardware import check_device
 
     check_device(device)
-    laid_out = plan(load(study, changes(strategy, set_), budget.value), data)
+    laid_out, chosen = _planned(named, study, data, changes(strategy, set_), budget)
     console.show([laid_out.study])
-    console.announce(laid_out)
+    console.announce(laid_out, chosen)
     from bench.training.check import try_step
     from bench.training.setup import Compute, TrainingSetup
 
@@ -143,8 +146,9 @@ def check(
 
 
 def preview(
-    study: StudyName,
-    data: Folder = None,
+    named: Named = None,
+    study: StudyName = None,
+    data: Data = None,
     images: Annotated[int, typer.Option(min=1, max=64, help="rows of the picture")] = 8,
     output: Output = Path("reports"),
     set_: Overrides = [],  # noqa: B006
@@ -152,17 +156,29 @@ def preview(
 ) -> None:
     """Draw what augmentation does to the first training images."""
     from bench.experiment.augmentation_preview import preview_grid
-    from bench.experiment.plan import plan
     from bench.report.preview import preview as draw
-    from bench.study.loading import load
     from bench.system.files import check_writable
 
     check_writable(output, "--output")
-    laid_out = plan(load(study, set_), data)
+    laid_out, _ = _planned(named, study, data, set_, Budget.default)
     grid, labels = preview_grid(laid_out.study, laid_out.dataset, laid_out.splits[1], images)
     path = output / laid_out.study.name / "preview.png"
     draw(grid, labels, path)
     console.say(str(path))
+
+
+def _planned(
+    named: str | None, study: str | None, data: str | None, changed: list[str], budget: Budget
+) -> "tuple[Plan, Sequence[tuple[str, str]]]":
+    """Return the plan of the one study that is asked for, and what was chosen for it."""
+    from bench.experiment.plan import plan
+    from bench.experiment.subject import drafts, settle, subject_of
+
+    draft, *more = drafts(subject_of(named, study, data), changed, budget.value)
+    if more:
+        raise InputError("`all` is several studies", "--study", "name one of them: `bench list`")
+    made = settle(draft)
+    return plan(made.study), made.chosen
 
 
 def cache(

@@ -4,14 +4,11 @@ import json
 import os
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.core.errors import InputError
-
-if TYPE_CHECKING:
-    from bench.study.schema import Study
 
 
 class Budget(Enum):
@@ -22,11 +19,18 @@ class Budget(Enum):
     full = "full"
 
 
+Named = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY|DIR|CSV", help="a study's name or YAML file, or a folder or table of images"
+    ),
+]
 StudyName = Annotated[
-    str, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")
+    str | None, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")
 ]
 StudyNames = Annotated[
-    str, typer.Option("--study", metavar="NAME|PATH|all", help="a name, a YAML file, or all on packaged data")
+    str | None,
+    typer.Option("--study", metavar="NAME|PATH|all", help="a name, a YAML file, or all on packaged data"),
 ]
 Strategies = Annotated[
     list[str], typer.Option("--strategy", metavar="S[,S...]", help="only these strategies; may be repeated")
@@ -34,8 +38,8 @@ Strategies = Annotated[
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.steps=600")
 ]
-Folder = Annotated[
-    Path | None,
+Data = Annotated[
+    str | None,
     typer.Option("--data", metavar="DIR|CSV", help="folder or table of images instead of the study's data"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
@@ -83,24 +87,3 @@ def label_counts(sizes: str | None) -> list[int]:
     if len(counts) == 1:
         raise InputError("one size is no curve", "--sizes", f"give two or more, {example}")
     return counts
-
-
-def load_all(name: str, changed: list[str], budget: Budget) -> "list[Study]":
-    """Load one study, or all of classification on packaged data: what they measure can be compared."""
-    from bench.study.loading import available, load
-
-    if name != "all":
-        return [load(name, changed, budget.value)]
-    from bench.data.sources.base import SOURCES
-
-    studies = [load(str(path), changed, budget.value) for path in available().values()]
-    return [study for study in studies if study.target.data in SOURCES and "/" not in study.target.data]
-
-
-def asked_for(name: str, changed: list[str], budget: Budget) -> "list[tuple[str, Study | None]]":
-    """Return the names of the studies, each with what its file says now; a name without a file has none."""
-    from bench.study.loading import available
-
-    if name == "all" or name in available() or Path(name).suffix or os.sep in name:
-        return [(loaded.name, loaded) for loaded in load_all(name, changed, budget)]
-    return [(name, None)]

@@ -1,6 +1,7 @@
 """`bench report` and `bench register`: what the store holds of a study, without training anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,9 @@ from bench.cli import console
 from bench.cli.options import (
     Budget,
     BudgetOption,
+    Data,
     Debug,
+    Named,
     Output,
     Overrides,
     Sizes,
@@ -16,48 +19,82 @@ from bench.cli.options import (
     StudyName,
     StudyNames,
     Tracking,
-    asked_for,
     changes,
     label_counts,
-    load_all,
 )
-from bench.core.errors import InputError, NotStoredError
+from bench.core.errors import InputError, NotStoredError, closest
 
 if TYPE_CHECKING:
+    from bench.experiment.subject import Subject
     from bench.study.schema import Study
     from bench.tracking.frames import FoundStudy
     from bench.tracking.store import RunStore
 
 
 def report(
-    study: StudyNames,
+    named: Named = None,
+    study: StudyNames = None,
     strategy: Strategies = [],  # noqa: B006
     budget: BudgetOption = Budget.default,
     sizes: Sizes = None,
+    data: Data = None,
     set_: Overrides = [],  # noqa: B006
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
     _debug: Debug = False,
 ) -> None:
-    """Write the report of a study that was run, as far as it is, from the run store alone."""
-    changed = changes(strategy, set_)
-    if counts := label_counts(sizes):
-        for loaded in load_all(study, changed, budget):
-            folder = output / f"{report_name(loaded, budget.value)}-sizes"
-            report_sizes(loaded, counts, tracking_uri, folder)
-        return
-    written: list[tuple[Study, Mapping[str, Any]]] = []
-    for name, now in asked_for(study, changed, budget):
-        try:
-            written.append(_report_one(name, now, budget, tracking_uri, output))
-        except NotStoredError as error:
-            if study != "all":
-                raise
-            console.say(f"left out  {name}: {error.what}")
-    if not written:
-        raise InputError("the store holds none of the studies", "--study", "run `bench run` first")
-    if study == "all":
-        write_overview(written, output / "all")
+    """Write the report of a study that was run, finished or not, from the run store alone."""
+    from bench.experiment.subject import subject_of
+    from bench.system.files import check_writable
+
+    counts, subject = label_counts(sizes), subject_of(named, study, data)
+    check_writable(output, "--output")
+    asked = _asked(subject, changes(strategy, set_), budget)
+    with _saying_how_to_run(subject, budget):
+        if counts:
+            for name, now in asked:
+                report_sizes(_from_file(name, now), counts, tracking_uri, output, budget.value)
+            return
+        written: list[tuple[Study, Mapping[str, Any]]] = []
+        for name, now in asked:
+            try:
+                written.append(_report_one(name, now, budget, tracking_uri, output))
+            except NotStoredError as error:
+                if len(asked) == 1:
+                    raise
+                console.say(f"left out  {name}: {error.what}")
+        if not written:
+            raise NotStoredError("the store holds none of the studies", "", "run `bench run` first")
+    if len(asked) > 1:
+        write_overview(written, output / report_name("all", budget.value))
+
+
+def _asked(subject: "Subject", changed: list[str], budget: Budget) -> "list[tuple[str, Study | None]]":
+    """Return the names of the studies, each with what is asked now; a name without a file has none."""
+    from bench.experiment.subject import drafts, is_stored_name, settle
+
+    if is_stored_name(subject):
+        return [(subject.study, None)]
+    settled = [settle(draft) for draft in drafts(subject, changed, budget.value)]
+    return [(made.study.name, made.study) for made in settled]
+
+
+def _from_file(name: str, now: "Study | None") -> "Study":
+    """Return a study, for what can't be done without it."""
+    from bench.study.loading import load
+
+    return now or load(name)  # which says that there is none
+
+
+@contextmanager
+def _saying_how_to_run(subject: "Subject", budget: Budget) -> Iterator[None]:
+    """Let an error that asks for a run name the command."""
+    try:
+        yield
+    except NotStoredError as error:
+        options = "" if budget is Budget.default else f" --budget {budget.value}"
+        remedy = error.remedy.replace("`bench run`", f"`bench run {subject.words}{options}`")
+        raise type(error)(error.what, error.where, remedy) from error
 
 
 def _report_one(
@@ -73,7 +110,7 @@ def _report_one(
     evidence = read.gather(store, run)
     for line in evidence.lacking:
         console.complain(f"{name}: {line}")
-    folder = output / report_name(evidence.study, budget.value)
+    folder = output / report_name(evidence.study.name, budget.value)
     with locks.folder_locked(folder):
         write(evidence, folder)
         summary = summary_of(folder)
@@ -82,29 +119,34 @@ def _report_one(
 
 
 def register(
-    study: StudyName,
+    named: Named = None,
+    study: StudyName = None,
     strategy: Strategies = [],  # noqa: B006
     budget: BudgetOption = Budget.default,
+    data: Data = None,
     set_: Overrides = [],  # noqa: B006
     tracking_uri: Tracking = None,
     _debug: Debug = False,
 ) -> None:
     """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
+    from bench.experiment.subject import subject_of
     from bench.export import served_model
     from bench.study_record import read
 
-    ((name, now),) = asked_for(study, changes(strategy, set_), budget)
-    store = _open(name, now, tracking_uri)
-    run = _newest(store, name, now, budget)
-    console.say(served_model.register(store, run, read.gather(store, run)))
+    subject = subject_of(named, study, data)
+    for name, now in _asked(subject, changes(strategy, set_), budget):
+        with _saying_how_to_run(subject, budget):
+            store = _open(name, now, tracking_uri)
+            run = _newest(store, name, now, budget)
+            console.say(served_model.register(store, run, read.gather(store, run)))
 
 
-def report_name(study: "Study", budget: str) -> str:
+def report_name(name: str, budget: str) -> str:
     """Return the report's folder; a smoke run must not replace the report of a full one."""
-    return study.name if budget == "default" else f"{study.name}-{budget}"
+    return name if budget == "default" else f"{name}-{budget}"
 
 
-def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, folder: Path) -> bool:
+def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, output: Path, budget: str) -> bool:
     """Report on the sizes of a study that the store holds; say whether all runs of them are done."""
     from bench.analysis.label_efficiency import efficiency
     from bench.report.label_efficiency_report import write_sizes
@@ -112,6 +154,7 @@ def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, folder:
     from bench.study_record import read
     from bench.system import locks
 
+    folder = output / f"{report_name(study.name, budget)}-sizes"
     store = _open(study.name, study, uri, to_read=True)
     runs = {count: read.same(store, with_labels(study, count)) for count in counts}
     evidence = {count: read.gather(store, run) for count, run in runs.items() if run is not None}
@@ -165,7 +208,6 @@ def _newest(store: "RunStore", name: str, now: "Study | None", budget: Budget) -
 
 def _open(name: str, now: "Study | None", uri: str | None, *, to_read: bool = False) -> "RunStore":
     """Open the store of a study's runs; an unknown name is answered with the nearest known one."""
-    from bench.study.loading import find
     from bench.study_record import read
     from bench.tracking.store import open_store
 
@@ -173,5 +215,18 @@ def _open(name: str, now: "Study | None", uri: str | None, *, to_read: bool = Fa
         return open_store(uri, read.EXPERIMENT.format(study=name), to_read=to_read)
     except NotStoredError:
         if now is None:
-            find(name)
+            _explain_unknown(name, uri)
         raise
+
+
+def _explain_unknown(name: str, uri: str | None) -> None:
+    """Raise InputError for a name that neither the store nor a study has, with the nearest one."""
+    from bench.study.loading import find
+    from bench.study_record import read
+    from bench.tracking.connection import experiments
+
+    with suppress(NotStoredError):
+        stored = [each.removeprefix(read.EXPERIMENT.format(study="")) for each in experiments(uri)]
+        if close := closest(name, stored):
+            raise InputError(f"nothing is stored of '{name}'", "", f"did you mean '{close}'?")
+    find(name)

@@ -10,9 +10,10 @@ from bench.cli import console, report
 from bench.cli.options import (
     Budget,
     BudgetOption,
+    Data,
     Debug,
     Device,
-    Folder,
+    Named,
     Output,
     Overrides,
     Sizes,
@@ -21,18 +22,19 @@ from bench.cli.options import (
     Tracking,
     changes,
     label_counts,
-    load_all,
 )
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
+    from bench.experiment.made_up import MadeUp
     from bench.experiment.options import Options
     from bench.experiment.study_runner import StudyRunner
     from bench.study.schema import Study
 
 
 def run(
-    study: StudyNames,
+    named: Named = None,
+    study: StudyNames = None,
     strategy: Strategies = [],  # noqa: B006
     trials: Annotated[int | None, typer.Option(min=1, help="tuning trials for each strategy")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="final runs for each strategy")] = None,
@@ -44,7 +46,7 @@ def run(
         int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
     ] = None,
     sizes: Sizes = None,
-    data: Folder = None,
+    data: Data = None,
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
     set_: Overrides = [],  # noqa: B006
@@ -55,25 +57,28 @@ def run(
     ] = False,
     _debug: Debug = False,
 ) -> None:
-    """Run a study: tune every strategy, do the final runs, write the report."""
+    """Run a study, or find out what is best for a folder of images; then write the report."""
     from bench.experiment.options import Options
+    from bench.experiment.subject import drafts, settle, subject_of
     from bench.system.signals import sigterm_interrupts
 
     counts = label_counts(sizes)
     changed = changes(
         strategy, set_, tuning__trials=trials, seeds=seeds, training__steps=steps, training__epochs=epochs
     )
-    studies = load_all(study, changed, budget)
+    asked = drafts(subject_of(named, study, data), changed, budget.value)
     options = Options(
-        data, device, tracking_uri, fresh, jobs,
+        device, tracking_uri, fresh, jobs,
         deterministic=deterministic, budget=budget.value, sizes=bool(counts),
     )  # fmt: skip
-    _check(studies, counts, options, output)
-    if dry_run:
-        console.show(_with_sizes(studies, counts))
-        return
+    _check([draft.study for draft in asked], counts, options, output)
     with sigterm_interrupts():
-        whole = _run_sizes(studies, counts, options, output) if counts else _run(studies, options, output)
+        settled = [settle(draft) for draft in asked]
+        if dry_run:
+            for made in settled:
+                console.show(_with_sizes([made.study], counts), made.chosen)
+            return
+        whole = _run_sizes(settled, counts, options, output) if counts else _run(settled, options, output)
     raise typer.Exit(0 if whole else 1)
 
 
@@ -98,27 +103,27 @@ def _with_sizes(studies: "Sequence[Study]", counts: list[int]) -> "list[Study]":
     return [with_labels(s, count) for s in studies for count in counts] if counts else list(studies)
 
 
-def _run(studies: "Sequence[Study]", options: "Options", output: Path) -> bool:
+def _run(settled: "Sequence[MadeUp]", options: "Options", output: Path) -> bool:
     """Run studies and report on each, and on all together; say whether no run failed."""
     done = []
-    for study in studies:
-        folder = output / report.report_name(study, options.budget)
-        done.append((study, _run_one(study, options, folder)))
+    for made in settled:
+        folder = output / report.report_name(made.study.name, options.budget)
+        done.append((made.study, _run_one(made, options, folder)))
     if len(done) > 1:
-        report.write_overview(done, output / "all")
+        report.write_overview(done, output / report.report_name("all", options.budget))
     return not any(result["failed"] for _, summary in done for result in summary["results"])
 
 
-def _run_one(study: "Study", options: "Options", folder: Path) -> Mapping[str, Any]:
+def _run_one(made: "MadeUp", options: "Options", folder: Path) -> Mapping[str, Any]:
     """Run a study; return what its report says, which is drawn anew if there is anything new to say."""
     from bench.experiment import progress
     from bench.experiment.plan import plan
     from bench.experiment.study_runner import StudyRunner
     from bench.system import locks
 
-    laid_out = plan(study, options.folder)
-    console.announce(laid_out)
-    with progress.choose(study.metric) as view:
+    laid_out = plan(made.study)
+    console.announce(laid_out, made.chosen)
+    with progress.choose(made.study.metric) as view:
         runner = StudyRunner(laid_out, options, view)
         runner.run()
         with locks.folder_locked(folder):  # another variant of the study may write to it, too
@@ -150,27 +155,26 @@ def _report(runner: "StudyRunner", folder: Path) -> Mapping[str, Any]:
     return summary
 
 
-def _run_sizes(studies: "Sequence[Study]", counts: list[int], options: "Options", output: Path) -> bool:
+def _run_sizes(settled: "Sequence[MadeUp]", counts: list[int], options: "Options", output: Path) -> bool:
     """Run studies with each number of labels and report on these; say whether all runs are done."""
-    whole = [_run_sizes_of(study, counts, options, output) for study in studies]
+    whole = [_run_sizes_of(made, counts, options, output) for made in settled]
     return all(whole)
 
 
-def _run_sizes_of(study: "Study", counts: list[int], options: "Options", output: Path) -> bool:
+def _run_sizes_of(made: "MadeUp", counts: list[int], options: "Options", output: Path) -> bool:
     from bench.experiment import progress
     from bench.experiment.plan import plan
     from bench.experiment.study_runner import StudyRunner
     from bench.study.budgets import with_labels
 
-    plans = {}
+    study, plans = made.study, {}
     for count in reversed(counts):  # the largest first: that there are too few images is said before training
-        plans[count] = plan(with_labels(study, count), options.folder)
+        plans[count] = plan(with_labels(study, count))
         if len(plans[count].splits[1].train) != count:
             most = len(plans[count].splits[1].train)
             raise InputError(f"{count} is more than the budget's cap", "--sizes", f"give at most {most}")
     for count in counts:
-        console.announce(plans[count])
+        console.announce(plans[count], made.chosen)
         with progress.choose(study.metric) as view:
             StudyRunner(plans[count], options, view).run()
-    folder = output / f"{report.report_name(study, options.budget)}-sizes"
-    return report.report_sizes(study, counts, options.tracking_uri, folder)
+    return report.report_sizes(study, counts, options.tracking_uri, output, options.budget)

@@ -43,12 +43,18 @@ class RunGoneError(RefusedError):
     """The run that was to be written to is not in the store any more, nor among what was deleted there."""
 
 
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that an unknown one resembles most, or None if it resembles none."""
+    names = {each.lower(): each for each in sorted(valid)}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[close[0]] if close else None
+
+
 def nearest(name: str, valid: Iterable[str], most: int = 12) -> str:
     """Return a remedy for an unknown name: the closest valid one, or the list of what is valid."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{next(n for n in names if n.lower() == close[0])}'?"
+    if close := closest(name, names):
+        return f"did you mean '{close}'?"
     listed = names if len(names) <= most + 1 else names[:most]  # one more takes no more room than to say so
     more = f" and {len(names) - len(listed)} more" if len(listed) < len(names) else ""
     return f"valid: {', '.join(listed)}{more}" if names else "there is none"

@@ -3,12 +3,16 @@
 import importlib
 from pathlib import Path
 
+from bench.core.errors import InputError
 from bench.data.dataset import Dataset
 from bench.data.groups import regroup
-from bench.data.sources.base import MASK_SOURCES, SOURCES
-from bench.data.sources.table import is_table
+from bench.data.sources.base import MASK_SOURCES, SOURCES, part_named
+from bench.data.sources.mask_folder import IMAGES, MASKS
+from bench.data.sources.table import columns_of, is_table, tables_in
 from bench.study.schema import Target
 from bench.system.locations import expanded
+
+LABELS = "labels"  # a column of a table, or a folder beside `images/`
 
 
 def load(target: Target, folder: Path | None = None, task: str = "classification") -> Dataset:
@@ -31,3 +35,26 @@ def is_known(name: str) -> bool:
     """Say whether `target.data` names a data set, or a folder or table that is there."""
     listed = name in SOURCES or name in MASK_SOURCES or name.startswith("huggingface/")
     return listed or expanded(name).is_dir() or is_table(expanded(name))
+
+
+def task_at(path: Path) -> str:
+    """Return what a folder or table asks for, by how it is laid out: the name of a task.
+
+    Masks beside images are for segmentation; lists of labels, in a table or beside images, are several labels
+    an image. All else is a class for each image.
+
+    Raises:
+        InputError: if it can't be read.
+    """
+    try:
+        tables = [path] if path.is_file() else [table for table, _ in tables_in(path)]
+        if any(LABELS in columns_of(table) for table in tables):
+            return "multilabel"
+        parts = [] if path.is_file() else [p for p in path.iterdir() if part_named(p.name) is not None]
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", str(error.filename or path)) from error
+    for folder in (path, *parts):
+        for beside, task in ((MASKS, "segmentation"), (LABELS, "multilabel")):
+            if (folder / IMAGES).is_dir() and (folder / beside).is_dir():
+                return task
+    return "classification"

@@ -152,6 +152,6 @@ class WorkElsewhere:
 
     def open(self, emit: OnEvent) -> DoJob:
         """Open the study; return what does a job."""
-        laid_out = plan(self.study, self.options.folder)
+        laid_out = plan(self.study)
         opened = OpenStudy(laid_out, self.options, emit, self.experiment_id, self.arms)
         return WorkHere(opened, self.study_run).open(emit)

@@ -51,9 +51,7 @@ class OpenStudy:
     def tags(self) -> dict[str, Value]:
         """What all runs of the study are tagged with: its scenario, and how many labels they train on."""
         scenario = self.plan.study.scenario
-        tags: dict[str, Value] = (
-            {"size": scenario.size, "similarity": scenario.similarity} if scenario else {}
-        )
+        tags = scenario.model_dump(exclude_none=True) if scenario else {}
         return {**tags, "train_labels": len(self.plan.splits[1].train)}
 
     @cached_property

@@ -2,14 +2,12 @@
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Options:
     """How a study is run; nothing here moves a number but through the device and its threads."""
 
-    folder: Path | None = None  # replaces target.data
     device: str = "auto"
     tracking_uri: str | None = None
     fresh: bool = False  # forget what was done before

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.core.errors import InputError
 from bench.core.hashing import digest
@@ -67,11 +66,11 @@ def check_strategies(study: Study) -> None:
             )
 
 
-def plan(study: Study, folder: Path | None = None) -> Plan:
+def plan(study: Study) -> Plan:
     """Open data and weights and lay out the arms; mistakes in the study are found here or in the worker."""
     check_strategies(study)
     origin = locate(study.source)
-    dataset = loading.load(study.target, folder, study.task)
+    dataset = loading.load(study.target, task=study.task)
     seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
     parts = {seed: splits.split(dataset, study.target, seed) for seed in seeds}
     # What is not set is left out, so that a new optional setting changes no key.

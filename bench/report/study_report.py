@@ -27,6 +27,7 @@ from bench.study.allowance import DEFAULT_STEPS
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
 from bench.study_record import freshness
+from bench.study_record.provenance import without_folders
 from bench.system.csv_tables import to_csv
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def write(evidence: Evidence, folder: Path) -> None:
     context: dict[str, Any] = {
         "summary": summary,
         "study": evidence.study,
+        "target": without_folders(evidence.study.target.data),
         "default_steps": DEFAULT_STEPS,
         "task": TASKS[evidence.study.task],
         "headers": headers,
@@ -60,7 +62,7 @@ def write(evidence: Evidence, folder: Path) -> None:
         "provenance": provenance_rows(evidence.provenance),
         "near_duplicates": len(evidence.near_duplicates),
         "left_out": len(evidence.left_out),
-        "command": evidence.provenance.get("command") or f"bench run --study {evidence.study.name}",
+        "command": evidence.provenance.get("command") or f"bench run {evidence.study.name}",
     }
     files: dict[str, str | bytes] = {
         **_tables(summary),

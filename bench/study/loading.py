@@ -3,14 +3,15 @@
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from bench.core.errors import InputError, nearest
+from bench.core.errors import InputError, closest, nearest
 from bench.study.budgets import (
     Budget,
     apply_budget,
@@ -42,8 +43,15 @@ def available() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: (item[0].count("/"), item[0])))
 
 
+FILES = {".yaml", ".yml"}  # of studies, by suffix
+DATA_OR_STUDY = {*FILES, ".csv"}
 # What is set on the command line takes the place of the other, wherever that was set.
 INSTEAD = {"training.steps": "training.epochs", "training.epochs": "training.steps"}
+
+
+def is_file_of_study(text: str) -> bool:
+    """Say whether a text is the path of a study's file, there or not."""
+    return Path(text).suffix in FILES
 
 
 def find(name_or_path: str) -> Path:
@@ -51,12 +59,22 @@ def find(name_or_path: str) -> Path:
     named = available()
     if name_or_path in named:
         return named[name_or_path]
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or os.sep in name_or_path:
-        if path.is_file():
-            return path
-        raise InputError(f"there is no study file {path}", "--study", nearest(name_or_path, named))
-    raise InputError(f"unknown study '{name_or_path}'", "--study", nearest(name_or_path, named))
+    path, is_file = Path(name_or_path), is_file_of_study(name_or_path)
+    if (is_file or os.sep in name_or_path) and path.is_file():
+        return path
+    neither = f"'{name_or_path}' is neither a study nor a folder or table of images"
+    what = f"there is no study file {path}" if is_file else neither
+    raise InputError(what, "", _nearest_of(name_or_path, named))
+
+
+def _nearest_of(text: str, named: Iterable[str]) -> str:
+    """Name the nearest study; if none is near, the folder or file that may have been meant."""
+    above, separator, last = text.rpartition(os.sep)
+    folder, beside = Path(os.path.expanduser(f"{above}{separator}")), []  # noqa: PTH111 - pathlib's own raises
+    with suppress(OSError):
+        beside = [path.name for path in folder.iterdir() if path.is_dir() or path.suffix in DATA_OR_STUDY]
+    other = None if closest(text, named) else closest(last, beside)
+    return f"did you mean '{above}{separator}{other}'?" if other else nearest(text, named)
 
 
 def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "default") -> Study:
@@ -73,7 +91,12 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
     path = find(name_or_path)
     values = _read(path)
     values.setdefault("name", _name_of(path))
-    study = apply_budget(_validate(values, str(path)), budget)
+    return resolve(values, str(path), overrides, budget)
+
+
+def resolve(values: dict[str, Any], where: str, overrides: Iterable[str], budget: Budget) -> Study:
+    """Return the study of some values, at a budget and with overrides; `where` names them in an error."""
+    study = apply_budget(_validate(values, where), budget)
     if not (changes := list(overrides)):
         return study
     values = study.model_dump(mode="json")
@@ -81,17 +104,22 @@ def load(name_or_path: str, overrides: Iterable[str] = (), budget: Budget = "def
         _override(values, f"{instead}=null")
     for change in changes:
         _override(values, change)
-    return _validate(values, f"{path} with --set")
+    return _validate(values, f"{where} with --set")
 
 
 def _name_of(path: Path) -> str:
     """Return a study's name from its file's; what can't be part of a name becomes `_`, which is said."""
     stem = path.stem if path.parent.name != "reference" else f"reference_{path.stem}"
-    name = re.sub(r"[^\w.\-]+", "_", stem)
-    name = name if re.match("[A-Za-z0-9]", name) else f"study_{name.lstrip('_.-')}"
+    name = safe_name(stem, "study")
     if name != stem:
         log.warning("%s: the study is called %s; a key `name` in the file would say otherwise", path, name)
     return name
+
+
+def safe_name(text: str, kind: str) -> str:
+    """Return a text as the name of a study: what can't be part of one becomes `_`, `kind` may begin it."""
+    name = re.sub(r"[^\w.\-]+", "_", text)
+    return name if re.match("[A-Za-z0-9]", name) else f"{kind}_{name.lstrip('_.-')}"
 
 
 def parse(text: str, where: str) -> Study:
@@ -159,13 +187,33 @@ def _explain(error: ValidationError, where: str) -> InputError:
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "study"
     if first["type"] == "extra_forbidden":
-        return InputError(f"unknown key '{key}'", where, nearest(location[-1], _fields(location[:-1])))
+        return InputError(f"unknown key '{key}'", where, _nearest_key(location))
     if first["type"] == "missing":
         return InputError(f"the key '{key}' is missing", where)
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict | Part) else f" (given: {str(first['input'])[:60]!r})"
     more = f" and {error.error_count() - 1} more mistakes" if error.error_count() > 1 else ""
     return InputError(f"{key}: {message}{given}{more}", where)
+
+
+def _nearest_key(location: list[str]) -> str:
+    """Return a remedy for an unknown key: the whole one that may have been meant, here or elsewhere."""
+    *above, last = location
+    here = {name: ".".join([*above, name]) for name in _fields(above)}
+    everywhere = {key.rpartition(".")[2]: key for key in _keys(Study)}
+    if last in everywhere:
+        return f"did you mean '{everywhere[last]}'?"
+    for valid in (here, everywhere):
+        if close := closest(last, valid):
+            return f"did you mean '{valid[close]}'?"
+    return nearest(last, here)
+
+
+def _keys(part: type[Part], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all settings."""
+    for name, field in part.model_fields.items():
+        inside = _part_types(field.annotation)
+        yield from _keys(inside[0], f"{prefix}{name}.") if inside else [f"{prefix}{name}"]
 
 
 def _fields(location: list[str]) -> list[str]:

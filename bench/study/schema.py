@@ -75,10 +75,10 @@ P = TypeVar("P", bound=Part)
 
 
 class Scenario(Part):
-    """Which of the four rules of thumb the study puts to the test."""
+    """Which of the four rules of thumb the study puts to the test; none where a half is not known."""
 
     size: Literal["small", "large"]
-    similarity: Literal["similar", "different"]
+    similarity: Literal["similar", "different"] | None  # None: not known
 
 
 class Source(Part):

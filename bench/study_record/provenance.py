@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from bench.study.loading import (
     load,
 )
 from bench.study.schema import Study
+from bench.system.command_line import as_typed
 from bench.tracking import store_uri
 from bench.tracking.frames import FoundRun
 from bench.tracking.store import RunStore
@@ -35,11 +35,9 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
     """Say where the numbers come from, as far as it is known before any run."""
     dataset, split = plan.dataset, plan.splits[1]
     return {
-        "command": store_uri.shown(
-            shlex.join(["bench", "run", *_arguments(plan.study)])
-        ),  # without passwords
+        "command": store_uri.shown(as_typed(["bench", *_words(plan.study)])),  # without passwords
         "protocol": PROTOCOL,
-        "data": dataset.name,
+        "data": without_folders(dataset.name),
         "data origin": _seen_from_here(dataset.origin),
         "data licence": dataset.licence,
         "data digest": dataset.digest,
@@ -64,11 +62,11 @@ def _groups(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> dict[str, Any
     return {"groups": f"none are given, but {found}"} if found else {}
 
 
-def _arguments(study: Study) -> list[str]:
-    """Return what the command was given; `--study all` becomes the study's own name."""
-    given = sys.argv[2:]
+def _words(study: Study) -> list[str]:
+    """Return what the command was given; `all` studies become this one, by the name it is found under."""
+    given = sys.argv[1:]
     of_all = [
-        word == "--study=all" or (before, word) == ("--study", "all")
+        word == "--study=all" or (word == "all" and (before == "--study" or not before.startswith("-")))
         for before, word in zip(["", *given], given, strict=False)
     ]
     if not any(of_all):
@@ -78,6 +76,11 @@ def _arguments(study: Study) -> list[str]:
         word.removesuffix("all") + own if replaced else word
         for word, replaced in zip(given, of_all, strict=True)
     ]
+
+
+def without_folders(data: str) -> str:
+    """Return the name of data; of a path its last part: where it lies is nobody else's business."""
+    return Path(data).name if data.startswith(os.sep) else data
 
 
 def _seen_from_here(origin: str) -> str:

@@ -227,14 +227,15 @@ def interrupt(made, home, command):
             time.sleep(0.05)
         done = running.finish()
     assert done.returncode == 130, done.stderr
-    assert "goes on from here" in done.stderr
+    again = " ".join(word for word in command if word != "--fresh")
+    assert f"bench: interrupted; `bench {again}` goes on from here" in done.stderr
 
 
 def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
     from bench.tracking.store import open_store
 
     home, report = tmp_path / "home", tmp_path / "stripes"
-    command = ["run", "--study", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
+    command = ["run", "stripes.yaml", "--output", str(tmp_path), "--strategy", "scratch"]
     command += ["--epochs", "6", "--set", "training.schedule=one_cycle", "--set", "tuning.pruner=none"]
     found, numbers = [], []
     for fresh in ([], ["--fresh"]):
@@ -280,7 +281,7 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
     [
         (["run", "--study", "small_simila"], "did you mean 'small_similar'?"),
         (["run", "--study", "stripes.yaml", "--strategy", "ful"], "unknown strategy 'ful'"),
-        (["run", "--study", "stripes.yaml", "--set", "training.epoch=1"], "did you mean 'epochs'?"),
+        (["run", "--study", "stripes.yaml", "--set", "training.epoch=1"], "did you mean 'training.epochs'?"),
         (["run", "--study", "stripes.yaml", "--set", "target.data=elpw"], "did you mean 'elpv'?"),
         (["run", "--study", "stripes.yaml", "--data", "nowhere"], "nowhere"),
         (["run", "--study", "stripes.yaml", "--device", "cuda:99"], "there is no device cuda:99"),
@@ -293,7 +294,10 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["run", "--study", "stripes.yaml", "--set", "training.precision=bf17"], "training.precision"),
         (["run", "--study", "stripes.yaml", "--set", "target.train_labels=5000"], "target.train_labels"),
         (["run", "--study", "stripes.yaml", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
-        (["report", "--study", "stripes.yaml", "--set", "training.epochs=9"], "run `bench run` first"),
+        (
+            ["report", "--study", "stripes.yaml", "--set", "training.epochs=9"],
+            "run `bench run stripes.yaml` first",
+        ),
         (["report", "--study", "small_similra"], "did you mean 'small_similar'?"),
         (["run", "--study", "stripes.yaml", "--sizes", "10,many"], "'many' is not a number of labels"),
         (["run", "--study", "stripes.yaml", "--sizes", "0,10"], "'0' is not a number of labels"),
@@ -317,6 +321,13 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["list", "models", "resnext999"], "no models match"),
         (["run", "--study", "stripes.yaml", "--output", "stripes.yaml"], "no folder that can be written to"),
         (["run", "--stduy", "stripes.yaml"], "No such option"),
+        (["run"], "nothing is named; give a study (see `bench list`), or a folder or table of images"),
+        (["run", "imagse"], "did you mean 'images'?"),
+        (["run", "images", "--data", "images"], "images and images are both data"),
+        (["run", "images", "--device", "gpu"], "unknown device 'gpu'"),
+        (["report", "images"], "there is no run store; run `bench run "),
+        (["check", "all"], "name one of them"),
+        (["report", "stripes.yaml", "--output", "/proc/x"], "can be written to"),
         (["run", "--study", "stripes.yaml", "--dry-run", "--strategy", "full,ful"], "did you mean 'full'?"),
         (["run", "--study", "stripes.yaml", "--dry-run", "--device", "gpu"], "unknown device 'gpu'"),
         (["run", "--study", "stripes.yaml", "--dry-run", "--output", "/proc/x"], "can be written to"),
@@ -490,9 +501,36 @@ def test_a_folder_with_train_and_val_of_real_photographs(shared_data, tmp_path):
         "--set", "target.cap=null",
     )  # fmt: skip
     assert "imageNotFound.gif" in done.stdout
-    runs = pd.read_csv(tmp_path / "reports" / "hymenoptera-smoke" / "runs.csv")
-    assert runs["test_accuracy"].min() > 0.8
-    assert Path(tmp_path / "reports" / "hymenoptera-smoke" / "index.html").stat().st_size > 10_000
+    (report,) = (tmp_path / "reports").glob("hymenoptera-????????-smoke")
+    assert pd.read_csv(report / "runs.csv")["test_accuracy"].min() > 0.8
+    assert (report / "index.html").stat().st_size > 10_000
+
+
+def test_a_folder_of_images_needs_no_study(made, bench_here, tmp_path):
+    home = tmp_path / "home"
+    few = ("--strategy", "feature_extractor", "--budget", "smoke", "--jobs", 1, "--output", tmp_path)
+    weights = ("--set", f"source.model={MODEL}", "--set", "source.weights=weights.pth")
+    done = bench_here("run", "images", *few, *weights, home=home)
+    assert done.returncode == 0, done.stderr
+    name = re.match(r"images-[0-9a-f]{8}", done.stdout)[0]
+    for line in (
+        f"{name}: What is the best way to use resnet10t on images?",
+        "  size     64 px: the images have 32 x 32 px in the median, so more would show nothing more",
+        "  labels   43 to train on, 11 to choose by, 18 to test on",
+    ):
+        assert line in done.stdout.splitlines(), done.stdout
+    page = (tmp_path / f"{name}-smoke" / "report.md").read_text()
+    assert f"bench run images {' '.join(map(str, few))}" in page
+    again = bench_here("run", "images", *few, *weights, home=home)
+    assert "loading torch" not in again.stderr
+    assert again.stdout == done.stdout
+    for subject in (("images", *weights), (name,)):
+        said = bench_here("report", *subject, "--budget", "smoke", "--output", tmp_path / "b", home=home)
+        assert (tmp_path / "b" / f"{name}-smoke" / "report.md").read_text() == page, said.stderr
+    other = bench_here("run", "--study", "stripes.yaml", "--data", made / "images" / "..", *few, home=home)
+    assert other.returncode == 2, "a folder of no classes"
+    near = bench_here("report", f"{name[:-1]}x", home=home)
+    assert f"nothing is stored of '{name[:-1]}x'; did you mean '{name}'?" in near.stderr
 
 
 def test_a_comma_list_of_strategies_and_a_short_question_for_help(bench_here):

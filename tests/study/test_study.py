@@ -78,7 +78,7 @@ def test_budgets_change_trials_seeds_length_and_labels(write):
         ({"targt": {}}, "unknown key 'targt'; did you mean 'target'?"),
         (
             {"target": {"data": "elpv", "image_sise": 64}},
-            "unknown key 'target.image_sise'; did you mean 'image_size'?",
+            "unknown key 'target.image_sise'; did you mean 'target.image_size'?",
         ),
         ({"training": {"epochs": "many"}}, "training.epochs: Input should be a valid integer"),
         ({"training": {"epochs": 0}}, "training.epochs"),
@@ -129,7 +129,9 @@ def test_a_file_that_is_no_study_is_refused(write, text, says):
     ("override", "says"),
     [
         ("training.epochs", "is not KEY=VALUE"),
-        ("training.epoch=3", "did you mean 'epochs'"),
+        ("training.epoch=3", "did you mean 'training.epochs'"),
+        ("epochs=3", "did you mean 'training.epochs'"),
+        ("epoch=3", "did you mean 'training.epochs'"),
         ("seeds.many=3", "has no keys of its own"),
         ("training.epochs=[1", "not valid YAML"),
         ("seeds=!!bool x", "the value of 'seeds' is not valid YAML"),

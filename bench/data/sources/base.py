@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.core.errors import InputError, nearest
+from bench.core.errors import InputError, closest, nearest
 from bench.core.registry import Registry
 from bench.data.dataset import (
     TEST,
@@ -114,6 +114,6 @@ def assign_parts(names: Collection[str], where: str) -> dict[str, int]:
 
 def unknown_data(name: str, what: str, known: Iterable[str]) -> InputError:
     """Return the error for a `target.data` that names nothing, with the nearest name that does."""
-    close, folder = nearest(name, known), "give a folder with --data DIR"
-    remedy = f"{close} Otherwise {folder}" if close.endswith("?") else f"{folder}; {close}"
+    valid, folder = nearest(name, known), "give a folder with --data DIR"
+    remedy = f"{valid} Otherwise {folder}" if closest(name, known) else f"{folder}; {valid}"
     return InputError(f"'{name}' is {what}", "target.data", remedy)
