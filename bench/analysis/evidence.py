@@ -78,6 +78,7 @@ class Evidence:
         left_out: name and reason of each file of the data that could not be used.
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
+        budget: the name of its preset.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -95,6 +96,7 @@ class Evidence:
     left_out: tuple[tuple[str, str], ...] = ()
     run_pages: str = ""
     overlap: float = 0.0
+    budget: str = "default"
     fingerprint: str = ""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ is shown neither to be positive nor to be negative (Fieller 1954, J. R. Stat. So
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +85,7 @@ class Efficiency:
     leads: tuple[Lead, ...]
     crossovers: tuple[Crossover, ...]
     notes: tuple[str, ...]
+    smoke: bool = False  # a smoke test: where strategies cross is not asked
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON types, with each crossover in words."""
@@ -166,9 +167,11 @@ def efficiency(by_size: Mapping[int, Evidence], reference: str = REFERENCE) -> E
     notes = [f"{size:,} labels: {line}." for size in sizes for line in by_size[size].lacking]
     if reference not in strategies:
         notes.append(f"{reference} is not among the strategies, so there is nothing to cross.")
-    return Efficiency(
+    whole = Efficiency(
         study.name, study.question, study.metric, tuple(sizes), points, leads, crossovers, tuple(notes)
     )
+    smoke = any(evidence.budget == "smoke" for evidence in by_size.values())
+    return replace(whole, leads=(), crossovers=(), smoke=True) if smoke else whole
 
 
 def crossing(sizes: Sequence[float], differences: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from bench.analysis.rules_of_thumb import Ruling, Standing, judge
 from bench.analysis.statistics import measured
 from bench.analysis.training_length import undertrained, undertrained_in_words
 from bench.analysis.variance import Crossed
-from bench.analysis.verdict import never_found, notes_on, sensitivity, verdict
+from bench.analysis.verdict import SMOKE_TEST, never_found, notes_on, sensitivity, troubles, verdict
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
 
@@ -40,6 +40,7 @@ class Summary:
         confused: the pairs of classes that the best confuses most.
         data_digest: of the images and labels; the same is the same data set. Empty: unknown.
         margin: the smallest difference that matters, as the study has it.
+        smoke: whether it is of a smoke test, which names no best, compares nothing and rules on nothing.
         image_groups: how many groups the test images come in; as many as images where none belong together.
     """
 
@@ -63,6 +64,7 @@ class Summary:
     data_digest: str = ""
     margin: float = 0.02
     image_groups: int = 0
+    smoke: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -89,6 +91,35 @@ class Summary:
 
 def summarise(evidence: Evidence) -> Summary:
     """Return what the evidence says. The same evidence gives the same summary: nothing is drawn at random."""
+    summary = _summary(evidence)
+    return _of_smoke_test(summary) if evidence.budget == "smoke" else summary
+
+
+def _of_smoke_test(summary: Summary) -> Summary:
+    """Return a summary without all that a smoke test can't say: only that things work, or don't."""
+    results = tuple(
+        replace(result, place="not compared" if result.done else "no result", letters="", undertrained=None)
+        for result in summary.results
+    )
+    return replace(
+        summary,
+        smoke=True,
+        results=results,
+        verdict=SMOKE_TEST,
+        notes=troubles(summary.results),
+        best=None,
+        not_worse=(),
+        comparisons=(),
+        pairs=(),
+        groups=(),
+        recommendation=None,
+        ruling=None,
+        gain_over=None,
+        confused=(),
+    )
+
+
+def _summary(evidence: Evidence) -> Summary:
     study, task = evidence.study, TASKS[evidence.study.task]
     predictions = read(evidence)
     metric = METRICS[study.metric]

@@ -16,6 +16,10 @@ from bench.study.metrics import METRICS, CalibrationError, LogLoss, Ratio, Share
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
+SMOKE_TEST = (
+    "Smoke test: it shows that everything works, and nothing else. After so little training, on so few "
+    "images, its numbers say nothing about the strategies."
+)
 NEVER_FOUND = 0.005  # score below which a class is as good as never predicted
 
 
@@ -56,7 +60,7 @@ def _images(crossed: Crossed) -> str:
 
 def notes_on(evidence: Evidence, predictions: Predictions, results: Sequence[Result]) -> tuple[str, ...]:
     """Return what a reader must know before believing the verdict."""
-    notes = [_trouble(result) for result in results if result.failed or result.missing]
+    notes = [*troubles(results)]
     if any(result.test and result.test.seeds == 1 for result in results):
         notes.append(
             "A strategy with a single seed: how much seeds differ is unknown, its interval and comparisons "
@@ -93,6 +97,11 @@ def _temperatures(evidence: Evidence) -> list[str]:
             "test images there are: it ranks strategies, but its size means little."
         )
     return notes
+
+
+def troubles(results: Sequence[Result]) -> tuple[str, ...]:
+    """Name the final runs that failed or are missing."""
+    return tuple(_trouble(result) for result in results if result.failed or result.missing)
 
 
 def _overlap(evidence: Evidence) -> list[str]:

@@ -149,6 +149,7 @@ def report_name(name: str, budget: str) -> str:
 def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, output: Path, budget: str) -> bool:
     """Report on the sizes of a study that the store holds; say whether all runs of them are done."""
     from bench.analysis.label_efficiency import efficiency
+    from bench.analysis.verdict import SMOKE_TEST
     from bench.report.label_efficiency_report import write_sizes
     from bench.study.budgets import with_labels
     from bench.study_record import read
@@ -166,7 +167,8 @@ def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, output:
         write_sizes(summary, evidence, folder)
     if missing := [f"{count:,}" for count in counts if count not in evidence]:
         console.complain(f"{study.name}: nothing is stored of {', '.join(missing)} labels")
-    for line in [*(summary.words(crossover) for crossover in summary.crossovers), *summary.notes]:
+    said = [SMOKE_TEST] if summary.smoke else [summary.words(each) for each in summary.crossovers]
+    for line in [*said, *summary.notes]:
         console.say(line)
     console.say(f"report  {folder / 'index.html'}")
     console.say(f"runs    {store.connection.place}")

@@ -2,7 +2,7 @@
 
 PROTOCOL = 2  # in every arm's key: results stop being comparable with earlier ones
 RECORD = 6  # what a study's run keeps for its report (study_record/facts.py): it is recorded anew
-REPORT = 6  # what a report's files hold (report/, study_record/freshness.py): it is drawn anew
+REPORT = 7  # what a report's files hold (report/, study_record/freshness.py): it is drawn anew
 CHECKPOINT = 1  # what a run in flight keeps (training/checkpoints.py): one of another version begins anew
 FEATURES = 2  # what the same images and weights give as frozen features (training/cached_features.py)
 IMAGES = 4  # what the image store holds (data/image_store.py): the same files are decoded anew

@@ -11,6 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from bench.analysis.evidence import Evidence
 from bench.analysis.label_efficiency import Efficiency, Point
+from bench.analysis.verdict import SMOKE_TEST
 from bench.report.figures.base import take
 from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.style import (
@@ -40,7 +41,7 @@ Drawn = tuple[int, float, float, float]  # labels, value, low, high
 
 def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Path) -> None:
     """Write `report.md`, `index.html`, `summary.json`, the runs of all sizes, the figure and its data."""
-    said = [summary.words(crossover) for crossover in summary.crossovers]
+    said = [SMOKE_TEST] if summary.smoke else [summary.words(each) for each in summary.crossovers]
     with theme():
         picture = take(
             draw_efficiency(summary),

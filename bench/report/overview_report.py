@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.analysis.rules_of_thumb import SOURCE, SOURCE_URL
 from bench.analysis.summary import Summary
+from bench.analysis.verdict import SMOKE_TEST
 from bench.report import (
     export_formats,
     pdf,
@@ -28,24 +29,28 @@ def write_overview(summaries: Sequence[tuple[Study, Summary]], folder: Path) -> 
     only = [summary for _, summary in summaries]
     headers, rows = tables.overview(only)
     rules = tables.thumb(only)
+    smoke = SMOKE_TEST if any(summary.smoke for summary in only) else ""
     with theme():
-        pictures = studies.of_studies(only)
+        pictures = [] if smoke else studies.of_studies(only)
     context: dict[str, Any] = {
         "summaries": summaries,
         "headers": headers,
         "rows": rows,
         "rules": rules,
         "pictures": pictures,
+        "smoke": smoke,
     }
     context |= {"source": SOURCE, "source_url": SOURCE_URL}
     title = f"{len(only)} studies compared"
     story = [
+        *([pdf.paragraph(smoke, "banner")] if smoke else []),
         pdf.paragraph(title, "title"),
         *([pdf.paragraph("Rules of thumb", "heading"), pdf.table(*rules)] if rules[1] else []),
         *(pdf.figure(picture) for picture in pictures),
-        pdf.paragraph("Verdicts", "heading"),
-        *(pdf.paragraph(f"{summary.study}: {_said(summary)}") for summary in only),
     ]
+    if not smoke:
+        story.append(pdf.paragraph("Verdicts", "heading"))
+        story += [pdf.paragraph(f"{summary.study}: {_said(summary)}") for summary in only]
     files: dict[str, str | bytes] = {
         "tables/overview.csv": to_csv(as_frame(headers, rows)),
         "tables/overview.tex": export_formats.latex(

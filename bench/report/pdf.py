@@ -60,6 +60,16 @@ def _styles() -> dict[str, ParagraphStyle]:
         "heading": ParagraphStyle(
             "heading", text, fontName="DejaVu-Bold", fontSize=11, leading=15, spaceBefore=12, spaceAfter=4
         ),
+        "banner": ParagraphStyle(
+            "banner",
+            text,
+            fontName="DejaVu-Bold",
+            spaceAfter=12,
+            backColor=colors.HexColor("#fff3d6"),
+            borderColor=colors.HexColor("#b26a00"),
+            borderWidth=1,
+            borderPadding=6,
+        ),
         "verdict": ParagraphStyle(
             "verdict",
             text,

@@ -109,9 +109,10 @@ def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tup
     words += [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
     words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
     story = [
+        *([pdf.paragraph(summary.verdict, "banner")] if summary.smoke else []),
         pdf.paragraph(summary.study, "title"),
         pdf.paragraph(summary.question),
-        pdf.paragraph(summary.verdict, "verdict"),
+        *([] if summary.smoke else [pdf.paragraph(summary.verdict, "verdict")]),
         *(pdf.paragraph(text) for text in words),
         *(pdf.paragraph(note, "small") for note in summary.notes),
         pdf.paragraph("Results", "heading"),

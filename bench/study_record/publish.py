@@ -68,7 +68,10 @@ def _interval(said: Mapping[str, Any], strategy: str) -> dict[str, float]:
 def _study_note(said: Mapping[str, Any]) -> str:
     headers, rows = said["table"]["headers"], said["table"]["rows"]
     table = [headers, ["---"] * len(headers), *rows]
-    lines = [f"**{escape_markdown(said['question'])}**", "", escape_markdown(said["verdict"]), ""]
+    question, verdict = (escape_markdown(said[key]) for key in ("question", "verdict"))
+    lines = (
+        [f"**{verdict}**", "", question, ""] if said.get("smoke") else [f"**{question}**", "", verdict, ""]
+    )
     if said.get("recommendation"):
         lines += [f"**{escape_markdown(said['recommendation']['sentence'])}**", ""]
     if said.get("ruling"):
@@ -91,6 +94,7 @@ def _arm_note(said: Mapping[str, Any], strategy: str) -> str:
     lines += [
         escape_markdown(f"- {header}: {cell}") for header, cell in zip(headers[1:], row[1:], strict=False)
     ]
+    lines += ["", escape_markdown(said["verdict"])] if said.get("smoke") else []
     lines += [
         "",
         "Metrics of this run are means over its seeds; `test/..._low` and `_high` the 95 % interval.",

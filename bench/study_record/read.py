@@ -119,6 +119,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         left_out=facts.left_out,
         run_pages=store.connection.run_pages,
         overlap=facts.overlap,
+        budget=found.tags.get("budget", "default"),
         fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )
 

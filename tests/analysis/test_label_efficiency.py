@@ -1,5 +1,7 @@
 """Label efficiency: crossovers by hand, ends of the range, missing runs, how often intervals cover."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -179,3 +181,11 @@ def test_without_the_frozen_backbone_there_is_nothing_to_cross():
     found = efficiency({size: make_evidence(study) for size in (30, 100)})
     assert found.crossovers == ()
     assert "nothing to cross" in found.notes[-1]
+
+
+def test_a_smoke_test_crosses_nothing():
+    study = make_study(strategies=list(PAIR))
+    by_size = {size: replace(make_evidence(study, images=20), budget="smoke") for size in SIZES}
+    found = efficiency(by_size)
+    assert (found.smoke, found.crossovers, found.leads) == (True, (), ())
+    assert len(found.points) == len(PAIR) * len(SIZES)

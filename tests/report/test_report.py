@@ -23,6 +23,7 @@ from PIL import Image
 
 from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import summarise
+from bench.analysis.verdict import SMOKE_TEST
 from bench.core.versions import REPORT
 from bench.data.dataset import Rejected
 from bench.data.left_out import summarise as summarise_left_out
@@ -362,6 +363,57 @@ class TestStudyReport:
         assert {path for path in FILES if "/" not in path} < set(contents(tmp_path))
         assert dict(mpl.rcParams) == before
         assert plt.get_fignums() == []
+
+
+class TestSmokeTest:
+    """It shows that everything works, and says so wherever its numbers are."""
+
+    CLAIMS = re.compile(
+        "(is|be) (better|worse)|equivalent|undecided|could have seen|power 0|recommended|Use |Rule of thumb"
+        "|Bold:|Tinted|best by validation"
+    )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def smoke(cls, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("smoke")
+        evidence = replace(make_evidence(failed=[("partial", 1)], images=40), budget="smoke")
+        write(evidence, folder)
+        return summarise(evidence), folder
+
+    def test_the_page_and_the_documents_say_it_and_claim_nothing(self, smoke):
+        folder = smoke[1]
+        html, text = ((folder / name).read_text() for name in ("index.html", "report.md"))
+        assert html.index(SMOKE_TEST) < html.index("<h1>")
+        assert SMOKE_TEST in text.partition("## Results")[0]
+        said = [text.partition("## Protocol")[0], Page(html).text.partition("Protocol")[0]]
+        for words in said:
+            assert not self.CLAIMS.search(words.replace(SMOKE_TEST, "")), words
+        assert "of 3 final runs 1 failed" in text, "what does not work is named"
+
+    def test_so_does_the_pdf(self, smoke):
+        pdftotext = shutil.which("pdftotext")
+        if pdftotext is None:
+            pytest.skip("there is no pdftotext: apt-get install poppler-utils")
+        command = [pdftotext, str(smoke[1] / "report.pdf"), "-"]
+        text = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        assert text.startswith(SMOKE_TEST)
+        assert not self.CLAIMS.search(text.partition("Where the numbers come from")[0])
+
+    def test_and_what_programs_read(self, smoke):
+        said = json.loads((smoke[1] / "summary.json").read_text())
+        assert (said["smoke"], said["verdict"], said["best"]) == (True, SMOKE_TEST, None)
+        assert not any(said[key] for key in ("pairs", "comparisons", "ruling", "recommendation"))
+        assert {result["place"] for result in said["results"]} == {"not compared"}
+        assert not (smoke[1] / "tables" / "comparisons.csv").exists()
+
+    def test_several_say_it_together(self, smoke, tmp_path):
+        write_overview([(make_study(), smoke[0])] * 2, tmp_path)
+        html, text = ((tmp_path / name).read_text() for name in ("index.html", "report.md"))
+        assert html.index(SMOKE_TEST) < html.index("<h1>")
+        assert SMOKE_TEST in text
+        assert not self.CLAIMS.search(text.replace(SMOKE_TEST, ""))
+        assert not list(tmp_path.glob("figures/*"))
 
 
 class TestUnusual:

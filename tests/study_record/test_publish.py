@@ -1,12 +1,15 @@
 """What a person finds who browses MLflow: descriptions, means on a strategy's run, the report's files."""
 
+from dataclasses import replace
+
 import pytest
 
+from bench.analysis.verdict import SMOKE_TEST
 from bench.core.runs import Arm
 from bench.core.text import escape_markdown
 from bench.report.study_report import write
 from bench.study_record import freshness
-from bench.study_record.publish import _study_note, publish
+from bench.study_record.publish import _arm_note, _study_note, publish
 from bench.tracking.frames import FoundStudy
 from bench.tracking.store import open_store
 from bench.tracking.writer import NOTE
@@ -65,3 +68,11 @@ def test_the_report_is_among_the_artifacts(published):
     store, run_id, _, _ = published
     files = {file.path for file in store.connection.client.list_artifacts(run_id, "report")}
     assert {"report/index.html", "report/report.md", "report/runs.csv", "report/figures"} <= files
+
+
+def test_a_smoke_test_says_so_first(tmp_path):
+    evidence = replace(make_evidence(make_study(strategies=["scratch", "full"]), images=20), budget="smoke")
+    write(evidence, tmp_path)
+    said = freshness.read(tmp_path)
+    assert _study_note(said).startswith(f"**{SMOKE_TEST}**")
+    assert SMOKE_TEST in _arm_note(said, "full")

@@ -85,7 +85,7 @@ def accuracy(evidence: Evidence, summary: Summary) -> Picture:
         name="accuracy",
         title=f"Test {metric} by strategy",
         caption="Small dots: one per seed. Marker and bar: mean and 95 % interval over seeds and test "
-        "images together. Bold: not shown to be worse than the best.",
+        f"images together.{' Bold: not shown to be worse than the best.' * bool(summary.not_worse)}",
         alt=f"Mean test {metric} with 95 % interval: {scores}.",
     )
 
