@@ -135,14 +135,14 @@ def executor(laid_out: Plan):
     return RunExecutor(TrainingSetup(laid_out.study, laid_out.dataset, laid_out.origin, Compute("cpu")))
 
 
-def spec(laid_out: Plan, strategy, seed=0, purpose=Purpose.TRIAL, **params):
+def spec(laid_out: Plan, strategy, seed=1, purpose=Purpose.TRIAL, **params):
     arm = next(arm for arm in laid_out.arms if arm.strategy == strategy)
     return RunSpec(arm, {**STRATEGIES[strategy].defaults, **params}, seed, purpose)
 
 
 def train_alone(mine, laid_out, strategy, **params):
     """One run without tracking: what `RunExecutor.run` gives."""
-    return mine.run(spec(laid_out, strategy, **params), laid_out.splits[0]).result
+    return mine.run(spec(laid_out, strategy, **params), laid_out.splits[1]).result
 
 
 def matrix(strategy):
@@ -221,7 +221,7 @@ def full_run(epochs):
 def plan_size():
     """Images that an epoch of ours trains and validates on: val is cut from train, test is apart."""
     with clean_state():
-        parts = plan(hymenoptera()).splits[0]
+        parts = plan(hymenoptera()).splits[1]
     return len(parts.train) + len(parts.val)
 
 
@@ -243,7 +243,7 @@ def floor_shares(laid_out, mine, strategy, repeats):
         before = rivals.floor(target.image_size, batch, classes, matrix(strategy), 10)
         result = train_alone(mine, laid_out, strategy)
         after = rivals.floor(target.image_size, batch, classes, matrix(strategy), 10)
-        speed = len(laid_out.splits[0].train) / result.train_seconds
+        speed = len(laid_out.splits[1].train) / result.train_seconds
         shares.append(speed / statistics.mean((before, after)))
     return tuple(shares)
 
@@ -291,7 +291,7 @@ class Clock:
 
 def export(laid_out: Plan, folder: Path):
     """Write the images of a split as an ImageFolder for the rivals: lossless, at the size they are stored."""
-    dataset, parts = laid_out.dataset, laid_out.splits[0]
+    dataset, parts = laid_out.dataset, laid_out.splits[1]
     for part, indices in (("train", parts.train), ("val", parts.val)):
         for index in indices:
             place = folder / part / dataset.classes[dataset.labels[index]]

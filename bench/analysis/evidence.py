@@ -30,7 +30,7 @@ def run_columns(study: Study, there: Collection[str]) -> tuple[str, ...]:
 
 def trial_columns(study: Study, there: Collection[str]) -> tuple[str, ...]:
     """Return the columns of tuning trials."""
-    first = ("study", "strategy", "trial", "status")
+    first = ("study", "strategy", "seed", "trial", "status")
     return (*first, *_metric_columns(study, "val", there), *COSTS, "run_key", "mlflow_run_id")
 
 
@@ -102,7 +102,7 @@ class Evidence:
     def __post_init__(self) -> None:
         for name, columns, by in (
             ("runs", run_columns(self.study, self.runs.columns), ["seed"]),
-            ("trials", trial_columns(self.study, self.trials.columns), ["trial"]),
+            ("trials", trial_columns(self.study, self.trials.columns), ["seed", "trial"]),
             ("curves", CURVE_COLUMNS, ["seed", "step"]),
             ("predictions", PREDICTION_COLUMNS, ["seed", "image"]),
             ("stages", STAGE_COLUMNS, ["seed", "depth"]),
@@ -123,7 +123,8 @@ class Evidence:
             own = self.runs[self.runs["strategy"] == strategy]
             missing = sorted(set(range(1, self.study.seeds + 1)) - set(own["seed"]))
             failed = sorted(own[own["status"] == "failed"]["seed"])
-            parts = [f"{trials} of {self.study.tuning.trials} trials"] * (trials < self.study.tuning.trials)
+            wanted = self.study.tuning.trials * self.study.seeds
+            parts = [f"{trials} of {wanted} trials"] * (trials < wanted)
             done = self.trials[(self.trials["strategy"] == strategy) & (self.trials["status"] == "done")]
             parts += ["no trial is done: its runs have the defaults"] * (bool(trials) and done.empty)
             parts += [f"no run of seed {', '.join(map(str, missing))}"] * bool(missing)
@@ -156,10 +157,10 @@ def tuning_seconds(trials: pd.DataFrame) -> "pd.Series[float]":
     """Return what each trial costs, whatever happened to be stored before tuning began.
 
     That is what it takes with its frozen features at hand, and computing these for the first trial of its
-    strategy that reads them. Equal seconds of features tell that they are the same stored features.
+    seed that reads them. Equal seconds of features tell that they are the same stored features.
     """
     spent = trials["train_seconds"].astype(float) + trials["eval_seconds"].astype(float)
     cached = trials["cached_seconds"].astype(float).fillna(spent).fillna(0.0)  # not kept in earlier runs
     computed = trials["feature_seconds"].astype(float).fillna(0.0)
-    first = ~pd.DataFrame({"strategy": trials["strategy"], "features": computed}).duplicated()
+    first = ~trials[["strategy", "seed"]].assign(features=computed).duplicated()
     return cached + computed.where(first, 0.0)

@@ -26,7 +26,8 @@ class Result:
         train_seconds, eval_seconds: mean of a final run, with what it spent on frozen features.
         cached_seconds, uncached_seconds: mean of training and evaluation of a final run that finds its frozen
             features, and of one that has to compute them; the same where nothing is frozen.
-        tuning_seconds: training and evaluation of all trials, with frozen features computed once.
+        tuning_seconds: training and evaluation of all trials of a seed, with frozen features computed once;
+            mean over seeds.
         trials: number of trials by status.
         errors: distinct reasons of failed runs.
         undertrained: by how much val still rose, if by more than the smallest difference that matters.
@@ -53,8 +54,8 @@ class Result:
 
     @property
     def seconds(self) -> float | None:
-        """What it takes to have it: all trials, and a run that computes its features."""
-        return None if self.uncached_seconds is None else self.uncached_seconds + self.tuning_seconds
+        """What it takes to have it: all trials of a seed, of which the best is the final run."""
+        return None if self.uncached_seconds is None else max(self.uncached_seconds, self.tuning_seconds)
 
 
 def by_validation(evidence: Evidence) -> list[str]:
@@ -93,7 +94,7 @@ def result_of(
         eval_seconds=_mean(done["eval_seconds"]),
         cached_seconds=cached,
         uncached_seconds=uncached,
-        tuning_seconds=float(tuning_seconds(trials).sum()),
+        tuning_seconds=float(tuning_seconds(trials).sum()) / max(1, trials["seed"].nunique()),
         trials={s: int((trials["status"] == s).sum()) for s in ("done", "pruned", "failed")},
         trainable_parameters=None if parameters is None else round(parameters),
         errors=tuple(sorted(set(runs.loc[runs["status"] == "failed", "error"].dropna().astype(str)))),

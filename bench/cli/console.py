@@ -130,9 +130,10 @@ def announce(plan: "Plan", chosen: Sequence[tuple[str, str]] = ()) -> None:
     if found := balance.signs_of_imbalance(dataset, study, first.train):
         say(f"  metric   {study.metric}, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
-    runs = f"{study.tuning.trials} trials and {study.seeds} seeds of at most {plan.evaluations[-1]} steps"
-    of = f"each of {len(study.strategies)} strategies" if len(study.strategies) > 1 else study.strategies[0]
-    say(f"  budget   {runs} for {of}")
+    trials = f"{study.tuning.trials} trial{'s' if study.tuning.trials > 1 else ''}"
+    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+    of = f"{len(study.strategies)} strategies" if len(study.strategies) > 1 else study.strategies[0]
+    say(f"  budget   {trials} of at most {plan.evaluations[-1]} steps for each of {seeds} of {of}")
     for line in left_out.summarise(dataset.rejected):
         say(f"  left out {line}")
 

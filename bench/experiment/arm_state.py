@@ -10,7 +10,7 @@ from functools import cached_property
 
 from bench.core.runs import Arm, Purpose, RunSpec, Status, Value
 from bench.experiment.options import Options
-from bench.experiment.plan import TUNING_SEED, Plan
+from bench.experiment.plan import Plan
 from bench.strategies.registry import STRATEGIES
 from bench.study_record.facts import tuning_identity
 from bench.tracking import frames
@@ -28,12 +28,14 @@ class ArmSnapshot:
     """What one process knows of an arm, for another one, to which the store may be away.
 
     Args:
+        run_id: of the arm's run in the store; empty: it is not open.
         generation: the mark of its runs since they were forgotten with --fresh; empty if they never were.
-        trials: that count.
+        trials: that count, by seed.
     """
 
+    run_id: str
     generation: str
-    trials: tuple[FinishedTrial, ...]
+    trials: Mapping[int, Sequence[FinishedTrial]]
 
 
 @dataclass(eq=False)
@@ -49,11 +51,14 @@ class ArmState:
     store: RunStore
     options: Options
     snapshot: ArmSnapshot | None = None
-    _remembered: dict[int, FinishedTrial] = field(default_factory=dict)
+    run_id: str = ""  # of the arm's run in the store, once it is open
+    _remembered: dict[int, dict[int, FinishedTrial]] = field(default_factory=dict)  # by seed and number
 
     def __post_init__(self) -> None:
         if self.snapshot:
-            self.remember(self.snapshot.trials)
+            self.run_id = self.snapshot.run_id
+            for seed, trials in self.snapshot.trials.items():
+                self.remember(seed, trials)
 
     @cached_property
     def generation(self) -> str:
@@ -81,22 +86,26 @@ class ArmState:
         self._remembered.clear()
         self.store.forget_arm(self.arm.key, self.generation)
 
-    def tuner(self) -> Tuner:
-        """Return the arm's tuning, as far as it is."""
-        self.remember(self._stored_trials())
-        return Tuner(
-            STRATEGIES[self.arm.strategy], self.plan.study, self.plan.evaluations, self._remembered.values()
-        )
+    def tuners(self) -> dict[int, Tuner]:
+        """Return the tuning of each seed, as far as it is."""
+        for seed, trials in self._stored_trials().items():
+            self.remember(seed, trials)
+        return {seed: self._tuner(seed) for seed in self.plan.seeds}
 
-    def remember(self, trials: Iterable[FinishedTrial]) -> None:
+    def _tuner(self, seed: int) -> Tuner:
+        strategy, finished = STRATEGIES[self.arm.strategy], self._remembered.get(seed, {})
+        return Tuner(strategy, self.plan.study, seed, self.plan.evaluations, finished.values())
+
+    def remember(self, seed: int, trials: Iterable[FinishedTrial]) -> None:
         """Note trials that count."""
-        self._remembered |= {trial.number: trial for trial in trials}
+        self._remembered.setdefault(seed, {}).update((trial.number, trial) for trial in trials)
 
     def taken(self) -> ArmSnapshot:
         """Return what is known now, for another process."""
-        return ArmSnapshot(self.generation, tuple(self._remembered.values()))
+        trials = {seed: tuple(known.values()) for seed, known in self._remembered.items()}
+        return ArmSnapshot(self.run_id, self.generation, trials)
 
-    def _stored_trials(self) -> list[FinishedTrial]:
+    def _stored_trials(self) -> dict[int, list[FinishedTrial]]:
         """Return the trials in the store that count: of this tuning, and not failed in passing before."""
         study, reader = self.plan.study, self.store.reader
         tuning = tuning_identity(study)
@@ -105,11 +114,14 @@ class ArmState:
             for run in self.store.trials(self.arm.key, self._keys_of_trials())
             if run.tags.get("bench.tuning") == tuning and run.tags.get(GENERATION, "") == self.generation
         ]
-        counted = [run for run in frames.by_trial(found, [self.arm.key]) if self._counts(run)]
+        by_seed = frames.trials_by_seed([run for run in found if self._counts(run)])
         metric = f"val/{study.metric}"
-        whole = len(counted) == study.tuning.trials  # then nothing is asked for, and no curve needed
-        reports = {} if whole else reader.curve_values(counted, metric)
-        return [finished_trial(run, metric, reports.get(run.run_id, [])) for run in counted]
+        half = [run for own in by_seed.values() if len(own) < study.tuning.trials for run in own]
+        reports = reader.curve_values(half, metric)  # where all are done nothing is asked for
+        return {
+            seed: [finished_trial(run, metric, reports.get(run.run_id, [])) for run in own]
+            for seed, own in by_seed.items()
+        }
 
     def _counts(self, run: FoundRun) -> bool:
         """Say whether a trial counts: one that failed in passing does for the command that did it."""
@@ -117,35 +129,27 @@ class ArmState:
 
     def _keys_of_trials(self) -> set[str]:
         """Return the run keys of the trials that are remembered."""
-        trials = self._remembered.values()
-        return {RunSpec(self.arm, trial.params, TUNING_SEED, Purpose.TRIAL).key for trial in trials}
+        return {
+            RunSpec(self.arm, trial.params, seed, Purpose.TRIAL).key
+            for seed, trials in self._remembered.items()
+            for trial in trials.values()
+        }
 
-    def chosen(self, best: Mapping[str, Value] | None) -> Mapping[str, Value]:
-        """Return the best hyperparameters; the defaults if every trial failed."""
-        return best if best is not None else STRATEGIES[self.arm.strategy].defaults
+    def final(self, seed: int, tuner: Tuner) -> RunSpec:
+        """Return a seed's final run: with its best hyperparameters, the defaults if every trial failed."""
+        best = tuner.result().best
+        params: Mapping[str, Value] = STRATEGIES[self.arm.strategy].defaults if best is None else best
+        return RunSpec(self.arm, params, seed, Purpose.FINAL)
 
-    def done(self, params: Mapping[str, Value]) -> Mapping[str, FoundRun]:
-        """Return the final runs with these hyperparameters that are done, by key."""
-        return self._find(self._keys_of_finals(params))
+    def done(self, tuners: Mapping[int, Tuner]) -> dict[int, FoundRun]:
+        """Return by seed the final runs that are done, of the seeds that are tuned."""
+        keys = {self.final(s, tuner).key: s for s, tuner in tuners.items() if not tuner.missing}
+        found = self.store.find(keys, {"bench.arm_key": self.arm.key, **self.tags})
+        return {keys[key]: run for key, run in found.items()}
 
-    def missing(self, params: Mapping[str, Value]) -> list[int]:
-        """Return the seeds whose final run is not done."""
-        keys = self._keys_of_finals(params)
-        found = self._find(keys)
-        return [seed for key, seed in keys.items() if key not in found]
-
-    def not_ended(self, seeds: Sequence[int], params: Mapping[str, Value]) -> list[int]:
-        """Return the seeds whose final run was neither done nor, since this command began, failed."""
-        keys = {seed: RunSpec(self.arm, params, seed, Purpose.FINAL).key for seed in seeds}
-        began = self.options.began
-        return [seed for seed, key in keys.items() if not self.store.has_ended(key, began, self.tags)]
-
-    def _keys_of_finals(self, params: Mapping[str, Value]) -> dict[str, int]:
-        """Return the keys of the arm's final runs, and their seeds."""
-        return {RunSpec(self.arm, params, seed, Purpose.FINAL).key: seed for seed in self.plan.seeds}
-
-    def _find(self, keys: Iterable[str]) -> Mapping[str, FoundRun]:
-        return self.store.find(keys, {"bench.arm_key": self.arm.key, **self.tags})
+    def has_ended(self, final: RunSpec) -> bool:
+        """Say whether a final run was done or, since this command began, failed."""
+        return self.store.has_ended(final.key, self.options.began, self.tags)
 
 
 def finished_trial(run: FoundRun, metric: str, values: Sequence[tuple[int, float]]) -> FinishedTrial:

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ArmOpened:
-    """The run of an arm is open in the store, under this id."""
-
-    strategy: str
-    run_id: str
-
-
-@dataclass(frozen=True)
 class RunStarted:
-    """A run begins: `run` is "trial 3/8" or "seed 2/5"."""
+    """A run begins: `run` is "seed 2, trial 3/8" or "seed 2/5"."""
 
     strategy: str
     run: str
@@ -63,5 +55,5 @@ class Message:
     once: bool = False
 
 
-Event = ArmOpened | RunStarted | Evaluated | RunEnded | RunsSkipped | JobLost | Message
+Event = RunStarted | Evaluated | RunEnded | RunsSkipped | JobLost | Message
 OnEvent = Callable[[Event], None]

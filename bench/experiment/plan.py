@@ -16,7 +16,6 @@ from bench.study.tasks import TASKS
 
 USUAL_STAGES = 6  # for what is asked about a strategy before there is a model
 IN_THE_DIGEST = {"data", "groups", "group_pattern"}  # of a target, what the digest of its data covers
-TUNING_SEED = 0  # trials; final runs use 1, 2, ...: no run is both tuned on and reported
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +37,13 @@ class Plan:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of the final runs."""
+        """The seeds: each has its own split, its own tuning and its own final run."""
         return list(range(1, self.study.seeds + 1))
 
     @property
     def evaluations(self) -> tuple[int, ...]:
         """After how many optimisation steps a run is evaluated; the last is all that it may take."""
-        return evaluation_steps(self.study.training, len(self.splits[TUNING_SEED].train))
+        return evaluation_steps(self.study.training, len(self.splits[1].train))
 
     @property
     def shortfalls(self) -> list[str]:
@@ -71,8 +70,7 @@ def plan(study: Study) -> Plan:
     check_strategies(study)
     origin = locate(study.source)
     dataset = loading.load(study.target, task=study.task)
-    seeds = [TUNING_SEED, *range(1, study.seeds + 1)]
-    parts = {seed: splits.split(dataset, study.target, seed) for seed in seeds}
+    parts = {seed: splits.split(dataset, study.target, seed) for seed in range(1, study.seeds + 1)}
     # What is not set is left out, so that a new optional setting changes no key.
     settings = {
         "data": dataset.digest,

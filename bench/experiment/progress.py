@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from bench.core.text import printable
 from bench.experiment.events import (
-    ArmOpened,
     Evaluated,
     Event,
     JobLost,
@@ -82,7 +81,7 @@ class Progress:
         self.arms[strategy] = ArmState(strategy, runs, evaluations)
 
     def start_run(self, strategy: str, doing: str) -> None:
-        """Note that a run begins: `doing` is "trial 3/8" or "seed 2/5"."""
+        """Note that a run begins: `doing` is "seed 2, trial 3/8" or "seed 2/5"."""
         arm = self.arms[strategy]
         arm.doing, arm.running[doing] = doing, 0
         arm.since = arm.since if arm.since is not None else time.monotonic()
@@ -120,8 +119,6 @@ class Progress:
                 if not (once and text in self.shown):
                     self.say(text)
                 self.shown |= {text} if once else set()
-            case ArmOpened():
-                pass  # there is nothing to see
 
     def skip_runs(self, strategy: str, count: int, doing: str) -> None:
         """Note runs that were found done."""

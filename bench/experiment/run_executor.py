@@ -16,7 +16,7 @@ from bench.core.runs import (
     Status,
 )
 from bench.data.dataset import Split
-from bench.study.metrics import metrics_of
+from bench.study.metrics import METRICS, metrics_of
 from bench.system.notices import warn_once
 from bench.training import device_memory
 from bench.training.cached_features import Features
@@ -48,13 +48,34 @@ class ExecutedRun:
     Args:
         weights: the tensors that the plan let change; the others are the source's.
         predictions: what is kept of those for the test images.
+        plan: what of the model it trained, in words.
         traceback: of a run that failed: where.
     """
 
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     predictions: PredictionRecord | None = None
+    plan: str = ""
     traceback: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _FinishedTrial:
+    """A trial that went to its end, with its model."""
+
+    spec: RunSpec
+    problem: TrainingProblem
+    trained: Trained
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """By which the tuner prefers it; of equals the earlier."""
+        row, metric = self.trained.best_row, METRICS[self.problem.metric]
+        return metric.sign * row[f"val/{metric.name}"], -row["val/loss"]
+
+    def is_of(self, spec: RunSpec) -> bool:
+        """Say whether it is a trial of the same arm and seed."""
+        return (self.spec.arm.key, self.spec.seed) == (spec.arm.key, spec.seed)
 
 
 class RunExecutor:
@@ -67,6 +88,7 @@ class RunExecutor:
     def __init__(self, setup: TrainingSetup) -> None:
         self.setup, self.study = setup, setup.study
         self._reference: DriftReference | None = None
+        self._best: _FinishedTrial | None = None  # of the arm and seed that is tuned
 
     def run(self, spec: RunSpec, parts: Split, callback: PruningCallback = lambda _row: True) -> ExecutedRun:
         """Train and evaluate; read test, once, in a final run. A failure is a result, not an error.
@@ -81,7 +103,7 @@ class RunExecutor:
             if executed is not None:
                 return executed
             micro_batches *= 2
-            what = _in_micro_batches(micro_batches)
+            what, self._best = _in_micro_batches(micro_batches), None
             warn_once(log, f"{spec.arm.strategy}: the device's memory is full; {what}")
             self.setup.forget_features()
             device_memory.release(self.setup.device)
@@ -94,13 +116,31 @@ class RunExecutor:
         A function of its own: once it has returned, nothing holds the model that found no room.
         """
         try:
+            if (best := self._take_best(spec)) is not None:
+                trained = truncate(best.trained, best.problem.metric, callback)
+                return self._finish(spec, parts, best.problem, trained)
             problem = replace(self.setup.problem(spec, parts), micro_batches=micro_batches)
             trained = train_as_planned(problem, callback, _checkpoint(spec))
+            self._keep_best(_FinishedTrial(spec, problem, trained))
             return self._finish(spec, parts, problem, trained)
         except FAULTS as error:
             if device_memory.is_full(error) and 4 * micro_batches <= self.study.training.batch_size:
                 return None
             return self._failed(spec, error)
+
+    def _keep_best(self, trial: "_FinishedTrial") -> None:
+        """Keep what the best trial of a seed trained: the final run is the same training, and reads test."""
+        if trial.spec.purpose is Purpose.FINAL or trial.trained.stopped:
+            return
+        if self._best is None or not self._best.is_of(trial.spec) or trial.rank > self._best.rank:
+            self._best = trial
+
+    def _take_best(self, spec: RunSpec) -> "_FinishedTrial | None":
+        """Return the trial that trained what a final run is to train, if it is at hand; it is so once."""
+        if spec.purpose is Purpose.TRIAL:
+            return None
+        best, self._best = self._best, None
+        return best if best and best.is_of(spec) and best.spec.params == spec.params else None
 
     def forget(self, spec: RunSpec) -> None:
         """Remove a run's checkpoint: its result is stored."""
@@ -152,7 +192,7 @@ class RunExecutor:
         scores |= {f"val/{name}": value for name, value in of_val.items()}
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
-        return ExecutedRun(result, trained.best, predictions)
+        return ExecutedRun(result, trained.best, predictions, self.setup.plan_text(spec.arm, spec.params))
 
     def _moved(self, problem: TrainingProblem) -> dict[str, float]:
         """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""

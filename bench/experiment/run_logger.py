@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be done, what it is called ("trial 3/8"), and what judges its evaluations."""
+    """A run that is to be done, what it is called ("seed 2, trial 3/8"), and what judges its evaluations."""
 
     spec: RunSpec
     name: str
@@ -140,7 +140,7 @@ def _outcome(result: RunResult, metric: str) -> str:
 
 
 def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
-    """Write a final run's weights and predictions to `folder`, and of a run that failed where it did."""
+    """Write what is kept of a final run to `folder`, and of a run that failed where it did."""
     if finished.traceback:
         file = folder / TRACEBACK
         file.write_text(finished.traceback, encoding="utf-8")
@@ -149,6 +149,7 @@ def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
         return {}
     from safetensors.torch import save_file
 
-    weights = folder / "weights.safetensors"
+    weights, plan = folder / "weights.safetensors", folder / "plan.txt"
     save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
-    return {weights.name: weights, **write_predictions(finished.predictions, folder)}
+    plan.write_text(finished.plan, encoding="utf-8")
+    return {file.name: file for file in (weights, plan)} | write_predictions(finished.predictions, folder)

@@ -25,22 +25,21 @@ log = logging.getLogger(__name__)
 def stored_tunings(uri: str | None) -> list[Tuning]:
     """Return the tunings of all studies of a store, each once, of each study those of its newest run first.
 
-    They are called `study/strategy`; another one of the same study and strategy, with other settings, has
-    a number behind its name.
+    They are called `study/strategy/seed 1`; another one of the same name, with other settings, has a number
+    behind it.
 
     Raises:
         NotStoredError: if there is none.
     """
-    found: dict[tuple[str, str], Tuning] = {}
+    found: dict[tuple[str, str, int], Tuning] = {}
     for experiment in sorted(experiments(uri)):
         store = open_store(uri, experiment)
         for run in store.reader.studies():
             if RECORDED in run.tags:
                 for arm_key, study, strategy in _arms(store, run):
-                    identity = arm_key, tuning_identity(study)
-                    if identity not in found:
-                        found[identity] = _tuning(store, study, strategy, arm_key)
-    tunings = [tuning for tuning in found.values() if tuning.trials]
+                    for seed, tuning in _tunings(store, study, strategy, arm_key):
+                        found.setdefault((arm_key, tuning_identity(study), seed), tuning)
+    tunings = list(found.values())
     if not tunings:
         where = store_uri.shown(store_uri.resolve_uri(uri))
         raise NotStoredError("the store holds no tuning", where, "run `bench run` first")
@@ -62,11 +61,14 @@ def _arms(store: RunStore, found: FoundStudy) -> Iterator[tuple[str, Study, str]
             log.warning("%s/%s is left out: there is no such strategy any more", study.name, strategy)
 
 
-def _tuning(store: RunStore, study: Study, strategy: str, arm_key: str) -> Tuning:
-    trials, metric = read.trials_of(store, study, arm_key), f"val/{study.metric}"
-    values = store.reader.curve_values(trials, metric)
-    finished = [finished_trial(run, metric, values[run.run_id]) for run in trials]
-    return Tuning(f"{study.name}/{strategy}", STRATEGIES[strategy], METRICS[study.metric], finished)
+def _tunings(store: RunStore, study: Study, strategy: str, arm_key: str) -> Iterator[tuple[int, Tuning]]:
+    """Yield an arm's seeds and their tunings."""
+    tuned, metric = read.trials_of(store, study, arm_key), f"val/{study.metric}"
+    values = store.reader.curve_values([trial for own in tuned.values() for trial in own], metric)
+    for seed, own in tuned.items():
+        finished = [finished_trial(run, metric, values[run.run_id]) for run in own]
+        name = f"{study.name}/{strategy}/seed {seed}"
+        yield seed, Tuning(name, STRATEGIES[strategy], METRICS[study.metric], finished)
 
 
 def _with_own_names(tunings: list[Tuning]) -> list[Tuning]:

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
-from bench.core.runs import Arm
 from bench.experiment.arm_runner import WorkElsewhere, WorkHere
-from bench.experiment.events import ArmOpened, Event
 from bench.experiment.open_study import OpenStudy
 from bench.experiment.options import Options
 from bench.experiment.plan import USUAL_STAGES, Plan
 from bench.experiment.progress import Progress
-from bench.experiment.scheduler.base import Job, JobResult, Scheduler, Work
+from bench.experiment.scheduler.base import Job, Scheduler, Work
 from bench.experiment.scheduler.capacity import choose_count
 from bench.experiment.scheduler.processes import ProcessScheduler
 from bench.experiment.scheduler.serial import SerialScheduler
@@ -33,9 +31,8 @@ class StudyRunner:
 
     def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
-        self.opened = OpenStudy(plan, options, self._on_event)
+        self.opened = OpenStudy(plan, options, progress.on_event)
         self.store = self.opened.store
-        self._arm_runs: dict[str, str] = {}  # of the arms that are open: strategy to the id of its run
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
 
     def run(self) -> None:
@@ -44,9 +41,10 @@ class StudyRunner:
             if self.options.fresh:
                 self._forget()
             for arm in self.plan.arms:
-                runs = self.study.tuning.trials + self.study.seeds
+                runs = (self.study.tuning.trials + 1) * self.study.seeds
                 self.progress.plan(arm.strategy, runs, len(self.plan.evaluations))
-            jobs = [Job(arm.strategy) for arm in self._longest_first() if self._is_missing(arm)]
+                self._todo[arm.strategy] = self._missing_seeds(arm.strategy)
+            jobs = self._jobs()
             if jobs or not self._is_closed():
                 with self._study_run() as study_run:
                     self._schedule(jobs, study_run)
@@ -64,76 +62,83 @@ class StudyRunner:
         found = read.find(self.store, self.plan.key)
         return found is not None and found.ended is not None and write.is_recorded(found, self.plan)
 
+    def _jobs(self) -> list[Job]:
+        """Return what is missing, seed by seed: half a study compares all strategies with half the seeds.
+
+        Of a seed those strategies come first that train most: a long one that begins last keeps all waiting.
+        """
+        longest_first = sorted(self._todo, key=_usually_frozen)
+        return [
+            Job(name, seed) for seed in self.plan.seeds for name in longest_first if seed in self._todo[name]
+        ]
+
     def _schedule(self, jobs: list[Job], study_run: str) -> None:
         """Have jobs done, here or in processes that each do some of them."""
         if not jobs:
             return
-        scheduler, work = self._scheduler(study_run)
+        self._open_arms(study_run)
+        scheduler, work = self._scheduler()
         self.progress.say("loading torch and the source model ...")
         status: Any = "FAILED"
         try:
-            scheduler.run(jobs, work, self._on_done, self._on_event)
+            scheduler.run(jobs, work, self._on_done, self.progress.on_event)
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            for arm_run in self._arm_runs.values():
-                self.store.writer.close(arm_run, status)
+            for strategy in [name for name, seeds in self._todo.items() if seeds]:
+                self.store.writer.close(self.opened.states[strategy].run_id, status)
 
-    def _scheduler(self, study_run: str) -> tuple[Scheduler, Work]:
+    def _open_arms(self, study_run: str) -> None:
+        """Open the run of each arm of which anything is missing."""
+        plan = self.plan
+        for arm in plan.arms:
+            if self._todo[arm.strategy]:
+                state = self.opened.states[arm.strategy]
+                tags = {**self.opened.tags, "data": plan.dataset.digest, "weights": plan.origin.identity}
+                tags |= state.tags if self.options.fresh else {}  # else the store says it already
+                state.run_id = self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy})
+
+    def _scheduler(self) -> tuple[Scheduler, Work]:
         options = self.options
         pixels = self.study.training.batch_size * self.study.target.image_size**2
         count = choose_count(options.jobs, options.device, self._most_at_once(), pixels)
         if count == 1:
-            return SerialScheduler(), WorkHere(self.opened, study_run)
+            return SerialScheduler(), WorkHere(self.opened)
         self.progress.side_by_side = count
         shared = replace(options, threads=options.threads or max(1, usable_cpus() // count))
         arms = {strategy: state.taken() for strategy, state in self.opened.states.items()}
         experiment_id = self.store.connection.experiment_id
-        return ProcessScheduler(count), WorkElsewhere(self.study, shared, study_run, experiment_id, arms)
+        return ProcessScheduler(count), WorkElsewhere(self.study, shared, experiment_id, arms)
 
-    def _on_event(self, event: Event) -> None:
-        """Show what happens; note which arms are open."""
-        if isinstance(event, ArmOpened):
-            self._arm_runs[event.strategy] = event.run_id
-        self.progress.on_event(event)
-
-    def _on_done(self, job: Job, result: JobResult) -> tuple[Job, ...]:
-        """Note that a job is done; return the jobs that are possible now."""
-        todo = self._todo.setdefault(job.strategy, set())
-        todo -= set(job.seeds)
-        if not job.seeds:
-            todo |= {seed for following in result.next_jobs for seed in following.seeds}
-            found = self.study.seeds - len(todo)
-            self.progress.skip_runs(job.strategy, found, f"{found} seeds found done")
+    def _on_done(self, job: Job) -> tuple[Job, ...]:
+        """Note that a job is done."""
+        todo = self._todo[job.strategy]
+        todo -= {job.seed}
         if not todo:
-            self.store.writer.close(self._arm_runs.pop(job.strategy), "FINISHED")
+            self.store.writer.close(self.opened.states[job.strategy].run_id, "FINISHED")
             self.progress.end_arm(job.strategy)
-        return result.next_jobs
-
-    def _longest_first(self) -> list[Arm]:
-        """Return the arms, those first that train most: a long one that begins last keeps all waiting."""
-        return sorted(self.plan.arms, key=lambda arm: _usually_frozen(arm.strategy))
+        return ()
 
     def _most_at_once(self) -> int:
-        """Return how many jobs can be done side by side: all seeds of a strategy of heads are one.
+        """Return how many jobs there are to do side by side.
 
         Of the whole study and not of what is missing: another number of processes has other threads each, and
         with them a study that is gone on with would get other last bits.
         """
-        only_heads = all(_usually_frozen(arm.strategy) == USUAL_STAGES for arm in self.plan.arms)
-        return len(self.plan.arms) if only_heads else max(len(self.plan.arms), self.study.seeds)
+        return len(self.plan.arms) * self.study.seeds
 
-    def _is_missing(self, arm: Arm) -> bool:
-        """Say whether anything of an arm is not done; show what is."""
-        state = self.opened.states[arm.strategy]
-        tuned = state.tuner().result()
-        self.progress.skip_runs(arm.strategy, tuned.trials, f"{tuned.trials} trials found done")
-        if tuned.trials < self.study.tuning.trials or state.missing(state.chosen(tuned.best)):
-            return True
-        self.progress.skip_runs(arm.strategy, self.study.seeds, f"{self.study.seeds} seeds found done")
-        self.progress.end_arm(arm.strategy)
-        return False
+    def _missing_seeds(self, strategy: str) -> set[int]:
+        """Return the seeds of an arm of which anything is missing; show what is done."""
+        state = self.opened.states[strategy]
+        tuners = state.tuners()
+        trials, done = sum(len(tuner.finished) for tuner in tuners.values()), state.done(tuners)
+        self.progress.skip_runs(strategy, trials, f"{trials} trials found done")
+        self.progress.skip_runs(strategy, len(done), f"{len(done)} seeds found done")
+        missing = set(self.plan.seeds) - set(done)
+        if not missing:
+            self.progress.end_arm(strategy)
+        return missing
 
     @contextmanager
     def _study_run(self) -> Iterator[str]:
@@ -172,7 +177,7 @@ class StudyRunner:
         """Of what a report on this study says: two reports with the same one are the same."""
         found: list[FoundRun] = []
         for state in self.opened.states.values():
-            found += state.done(state.chosen(state.tuner().result().best)).values()
+            found += state.done(state.tuners()).values()
         return facts.fingerprint(self.study, self.plan.key, found)
 
     def evidence(self) -> "Evidence":

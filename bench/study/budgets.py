@@ -10,7 +10,7 @@ from bench.study.tasks import TASKS
 
 Budget = Literal["smoke", "default", "full"]
 SMOKE = {"trials": 2, "seeds": 2, "epochs": 2, "cap": 48}
-FULL = {"trials": 30, "seeds": 10, "factor": 3}  # factor: of steps or epochs
+FULL = {"trials": 12, "seeds": 10, "factor": 3}  # factor: of steps or epochs
 
 
 def apply_budget(study: Study, budget: Budget) -> Study:

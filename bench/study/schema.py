@@ -191,9 +191,9 @@ class Training(Part):
 
 
 class Tuning(Part):
-    """How hyperparameters are chosen; the same budget for every strategy."""
+    """How hyperparameters are chosen, anew for every seed; the same budget for every strategy."""
 
-    trials: Positive = 8
+    trials: Positive = 5
     pruner: Literal["successive_halving", "median", "none"] = "successive_halving"
     seed: int = 0
 

@@ -150,22 +150,27 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
     runs: list[FoundRun] = []
     trials: list[FoundRun] = []
     for strategy, key in arms.items():
-        own = trials_of(store, study, key)
-        trials += own
-        if len(own) == study.tuning.trials:
-            generation = own[0].tags.get(GENERATION)
-            best = frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
+        tuned = trials_of(store, study, key)
+        trials += [trial for own in tuned.values() for trial in own]
+        best = {
+            str(seed): frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
+            for seed, own in tuned.items()
+            if len(own) == study.tuning.trials
+        }
+        if best:
+            generation = trials[-1].tags.get(GENERATION)
             finals = [
                 run
                 for run in store.reader.runs_of_arm(key, Purpose.FINAL)
-                if run.tags["bench.params"] == best and run.tags.get(GENERATION) == generation
+                if run.tags["bench.params"] == best.get(run.tags["seed"])
+                and run.tags.get(GENERATION) == generation
             ]
             runs += frames.by_seed(finals, range(1, study.seeds + 1))
     return runs, trials
 
 
-def trials_of(store: RunStore, study: Study, arm_key: str) -> list[FoundRun]:
-    """Return the trials of an arm that count, by number: of the study's tuning, since it was forgotten."""
+def trials_of(store: RunStore, study: Study, arm_key: str) -> dict[int, list[FoundRun]]:
+    """Return by seed the trials of an arm that count: of the study's tuning, since it was forgotten."""
     tuning = tuning_identity(study)
     found = [
         run
@@ -173,8 +178,8 @@ def trials_of(store: RunStore, study: Study, arm_key: str) -> list[FoundRun]:
         if run.tags.get("bench.tuning", tuning) == tuning
     ]
     generation = found[0].tags.get(GENERATION) if found else None
-    own = frames.by_trial((run for run in found if run.tags.get(GENERATION) == generation), [arm_key])
-    return [trial for trial in own if int(trial.tags["trial"]) < study.tuning.trials]
+    tuned = frames.trials_by_seed(run for run in found if run.tags.get(GENERATION) == generation)
+    return {seed: own for seed, own in tuned.items() if 1 <= seed <= study.seeds}
 
 
 def _changed_settings(before: Study, now: Study) -> str:

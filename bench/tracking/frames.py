@@ -86,23 +86,24 @@ def by_key(runs: Iterable[FoundRun], keys: Collection[str]) -> dict[str, FoundRu
     return {key: best[key] for key in keys if key in best}
 
 
-def by_trial(runs: Iterable[FoundRun], arm_keys: Iterable[str]) -> list[FoundRun]:
-    """Return the newest run for each arm and trial number, by arm and number.
+def trials_by_seed(runs: Iterable[FoundRun]) -> dict[int, list[FoundRun]]:
+    """Return an arm's trials by seed, the newest run of each number, in the order of numbers.
 
     One that failed in passing is taken only where there is no other.
 
     Args:
         runs: newest first; those without the tag `trial` are no trials of a study.
-        arm_keys: those wanted, in the order wanted.
     """
-    order = {key: index for index, key in enumerate(arm_keys)}
     newest: dict[tuple[int, int], FoundRun] = {}
     for run in runs:
-        if (arm := run.tags.get("bench.arm_key")) in order and "trial" in run.tags:
-            place = order[arm], int(run.tags["trial"])
+        if "trial" in run.tags:
+            place = int(run.tags["seed"]), int(run.tags["trial"])
             if place not in newest or (newest[place].failed_in_passing and not run.failed_in_passing):
                 newest[place] = run
-    return [run for _, run in sorted(newest.items(), key=lambda item: item[0])]
+    found: dict[int, list[FoundRun]] = {}
+    for (seed, _), run in sorted(newest.items(), key=lambda item: item[0]):
+        found.setdefault(seed, []).append(run)
+    return found
 
 
 def by_seed(runs: Iterable[FoundRun], seeds: Iterable[int]) -> list[FoundRun]:
@@ -119,7 +120,7 @@ def by_seed(runs: Iterable[FoundRun], seeds: Iterable[int]) -> list[FoundRun]:
 
 
 def best_params(trials: Iterable[FoundRun], metric: str) -> str | None:
-    """Return the hyperparameters of the best trial, as its tag has them; None if none is DONE.
+    """Return the hyperparameters of the best trial of a seed, as its tag has them; None if none is DONE.
 
     The one with the best `val/<metric>`; among equals the lower loss, then the earlier trial.
     """

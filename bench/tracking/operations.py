@@ -162,18 +162,6 @@ class Upload(RunOperation):
 
 
 @dataclass(frozen=True)
-class LogText(RunOperation):
-    """Keep a text as an artifact."""
-
-    text: str
-    name: str
-
-    def apply_to(self, run_id: str, writer: Writer) -> None:
-        """Write it."""
-        writer.log_text(run_id, self.text, self.name)
-
-
-@dataclass(frozen=True)
 class LogDataset(RunOperation):
     """Say which data a run is about."""
 
@@ -208,8 +196,7 @@ class EndLeftover(RunOperation):
 
 
 _KINDS: dict[str, type[Operation]] = {
-    kind.__name__: kind
-    for kind in (CreateRun, OpenRun, Write, Upload, LogText, LogDataset, Close, EndLeftover)
+    kind.__name__: kind for kind in (CreateRun, OpenRun, Write, Upload, LogDataset, Close, EndLeftover)
 }
 
 

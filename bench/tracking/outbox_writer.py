@@ -19,7 +19,6 @@ from bench.tracking.operations import (
     CreateRun,
     EndLeftover,
     LogDataset,
-    LogText,
     OpenRun,
     Operation,
     ProvisionalIds,
@@ -72,10 +71,6 @@ class OutboxWriter:
     def upload_folder(self, run_id: str, folder: Path, name: str) -> None:
         """Keep all files of a folder as artifacts below a name, now: they can be made again."""
         self._writer.upload_folder(self.resolve(run_id), folder, name)
-
-    def log_text(self, run_id: str, text: str, name: str) -> None:
-        """Keep a text as an artifact, now or later."""
-        self._perform(LogText(run_id, text, name))
 
     def log_dataset(self, run_id: str, name: str, sha256: str, origin: str) -> None:
         """Say which data a run is about, now or later."""

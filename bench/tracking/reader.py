@@ -109,8 +109,9 @@ class Reader:
         return frames.table(frames.by_key(self._ended(Purpose.FINAL), list(dict.fromkeys(keys))).values())
 
     def trials_frame(self, arm_keys: Iterable[str]) -> "pd.DataFrame":
-        """Return a row for each tuning trial, by arm and number: the same columns and `trial`."""
-        return frames.table(frames.by_trial(self._ended(Purpose.TRIAL), arm_keys), "trial")
+        """Return a row for each tuning trial, by arm, seed and number: the same columns and `trial`."""
+        by_seed = [frames.trials_by_seed(self.runs_of_arm(key, Purpose.TRIAL)) for key in arm_keys]
+        return frames.table([run for arm in by_seed for own in arm.values() for run in own], "trial")
 
     def curves_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
         """Return a row for each run and evaluation: strategy, seed, step, `train_loss`, ..."""

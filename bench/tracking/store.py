@@ -54,19 +54,15 @@ class RunStore:
         return self.writer.open_run(f"{name}{more}", {**tags, **own}, params)
 
     def open_arm(
-        self, study_run_id: str, arm: Arm, tags: Mapping[str, Any], params: Mapping[str, Any], plan: str
+        self, study_run_id: str, arm: Arm, tags: Mapping[str, Any], params: Mapping[str, Any]
     ) -> str:
-        """Return the id of the arm's run, RUNNING, below the study's run; `plan` is kept as `plan.txt`.
+        """Return the id of the arm's run, RUNNING, below the study's run.
 
         An arm is done once: one that was opened below another run of the study (which had fewer seeds, say)
         moves below this one, with all that is below it.
         """
         own = {"study": arm.study, "strategy": arm.strategy, "purpose": "arm", "bench.key": arm.key}
-        run_id = self.writer.open_run(
-            arm.strategy, {**tags, **own, "mlflow.parentRunId": study_run_id}, params
-        )
-        self.writer.log_text(run_id, plan, "plan.txt")
-        return run_id
+        return self.writer.open_run(arm.strategy, {**tags, **own, "mlflow.parentRunId": study_run_id}, params)
 
     def start(
         self,

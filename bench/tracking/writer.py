@@ -94,11 +94,6 @@ class Writer:
             if file.is_file():
                 self._sync(run_id, str(PurePosixPath(name, file.relative_to(folder).as_posix())))
 
-    def log_text(self, run_id: str, text: str, name: str) -> None:
-        """Keep a text as an artifact."""
-        self._connection.client.log_text(run_id, text, name)
-        self._sync(run_id, name)
-
     def _sync(self, run_id: str, name: str) -> None:
         """Wait until an artifact in a folder of this machine is on its disk: what follows says that it is."""
         file = self._connection.artifact_file(run_id, name)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tuning:
-    """The trials of an arm, as far as they are.
+    """The trials of an arm and seed, as far as they are.
 
     Args:
         name: what people see.

@@ -1,5 +1,8 @@
 """Choose hyperparameters with Optuna: the same number of trials for every strategy, the defaults first.
 
+Every seed is tuned anew, on its own split and with its own trials, so that what differs between seeds holds
+the luck of tuning too (Bouthillier et al. 2021, "Accounting for variance in machine learning benchmarks").
+
 Nothing is kept here: an Optuna study is rebuilt in memory from the trials that are finished, whenever it is
 to propose one, or to judge one that is running. What is proposed depends on the trials before it alone, by
 number, since the sampler is seeded by the trial's number: whoever goes on gets what the first would have got.
@@ -42,7 +45,7 @@ _LONGEST_SEQUENCE = 4  # 2 to this power are that many and more: Sobol's points 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning an arm gave: how many trials were counted, and the best hyperparameters, if any is done."""
+    """What tuning gave: how many trials were counted, and the best hyperparameters, if any is done."""
 
     trials: int
     best: Mapping[str, Value] | None
@@ -50,10 +53,11 @@ class Tuned:
 
 
 class Tuner:
-    """The trials of one arm.
+    """The trials of one arm and seed.
 
     Args:
         strategy: the arm's: its search space and defaults.
+        seed: that all its trials train with, as the final run does.
         study: its `val/<metric>` is maximised, or minimised where lower values are better.
         evaluations: after how many steps a trial is evaluated.
         finished: the trials that count; those that are missing are run.
@@ -63,12 +67,13 @@ class Tuner:
         self,
         strategy: Strategy,
         study: Study,
+        seed: int,
         evaluations: Sequence[int],
         finished: Iterable[FinishedTrial] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.strategy, self.tuning, self.metric = strategy, study.tuning, METRICS[study.metric]
-        self.space = search_space(strategy)
+        self.space, self.seed = search_space(strategy), seed
         self.pruner = build_pruner(study, evaluations)
         self.finished = {trial.number: trial for trial in finished if trial.number < study.tuning.trials}
 
@@ -163,7 +168,7 @@ class Tuner:
         """Points that fill the unit cube of the search space evenly, shape (16, D)."""
         from scipy.stats.qmc import Sobol
 
-        seed = derive_seed(self.tuning.seed, "sobol")
+        seed = derive_seed(self.tuning.seed, f"sobol {self.seed}")
         with deferred_interrupt():  # scipy would swallow it, and be left with half its tables
             points: np.ndarray = Sobol(len(self.space), rng=seed).random_base2(_LONGEST_SEQUENCE)
         return points
@@ -173,7 +178,7 @@ class Tuner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(
-                seed=derive_seed(self.tuning.seed, f"trial {number}") % 2**32,
+                seed=derive_seed(self.tuning.seed, f"trial {number} of seed {self.seed}") % 2**32,
                 n_startup_trials=self._startup_trials,
                 multivariate=True,
                 group=True,

@@ -73,15 +73,33 @@ def test_a_metric_of_probabilities_chooses_like_any_other(tiny, metric):
 
 
 def test_a_trial_never_sees_test(tiny_run):
-    executed = tiny_run.run(seed=0, purpose=Purpose.TRIAL)
+    executed = tiny_run.run(seed=1, purpose=Purpose.TRIAL)
     assert executed.result.status is Status.DONE
     assert not [name for name in executed.result.metrics if name.startswith("test/")]
     assert executed.predictions is None
 
 
+def test_a_final_run_is_the_training_of_its_best_trial(tiny_run, monkeypatch):
+    """It is not trained again where the trial is at hand, and where it is not, it is the same to the bit."""
+    anew = tiny_run.run()
+    trained = []
+    problem = tiny_run.setup.problem
+    monkeypatch.setattr(tiny_run.setup, "problem", lambda *of: trained.append(of) or problem(*of))
+    tiny_run.run(seed=2, purpose=Purpose.TRIAL)
+    tiny_run.run(purpose=Purpose.TRIAL)
+    judged = []
+    final = tiny_run.run(callback=lambda row: judged.append(row) or True)
+    assert [spec.seed for spec, _ in trained] == [2, 1]
+    assert judged == list(final.result.curve)
+    assert final.result.metrics == anew.result.metrics
+    assert all(torch.equal(tensor, final.weights[name]) for name, tensor in anew.weights.items())
+    tiny_run.run(seed=2)
+    assert len(trained) == 3, "another seed's trial was not kept"
+
+
 def test_a_trial_that_is_told_to_stop_is_pruned(tiny_run):
     asked = []
-    executed = tiny_run.run(seed=0, purpose=Purpose.TRIAL, callback=lambda row: bool(asked.append(row)))
+    executed = tiny_run.run(seed=1, purpose=Purpose.TRIAL, callback=lambda row: bool(asked.append(row)))
     assert executed.result.status is Status.PRUNED
     assert len(asked) == len(executed.result.curve) == 1
 
@@ -125,7 +143,7 @@ def test_where_memory_is_full_the_model_is_released_before_the_next_is_built(tin
 
     monkeypatch.setattr(Classes, "loss", loss_of_three)
     monkeypatch.setattr(tiny_run.setup, "problem", noted)
-    executed = tiny_run.run(seed=0, purpose=Purpose.TRIAL)
+    executed = tiny_run.run(seed=1, purpose=Purpose.TRIAL)
     assert executed.result.status is Status.DONE
     assert len(models) == 3
     assert executed.result.environment["batch"].startswith("each batch in 4 ")

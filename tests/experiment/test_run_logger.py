@@ -50,7 +50,7 @@ class Logged:
         self.plan, self.arm = laid_out, laid_out.arms[0]
         self.store = open_store(uri, f"bench/tiny-{uuid.uuid4().hex}", create=True)
         study_run = self.store.open_study("tiny", "a key", {}, {})
-        self.arm_run = self.store.open_arm(study_run, self.arm, {}, {}, "a matrix")
+        self.arm_run = self.store.open_arm(study_run, self.arm, {}, {})
         self.events, self.executor = [], Executor(executed)
         self.logger = RunLogger(self.plan, self.store, self.events.append, self.executor, {"size": "small"})
 
@@ -109,11 +109,13 @@ def final(arm):
         environment={"torch": "2"},
     )
     columns = {"image": ["a.png", "b.png"], "target": ["red", "blue"], "prediction": ["red", "red"]}
-    return ExecutedRun(result, {"head.weight": torch.eye(3)[:, :2]}, PredictionRecord(columns))
+    return ExecutedRun(
+        result, {"head.weight": torch.eye(3)[:, :2]}, PredictionRecord(columns), "stem 0, head 1"
+    )
 
 
 def pruned(arm):
-    return ExecutedRun(RunResult(spec_of(arm, 0, Purpose.TRIAL), Status.PRUNED, METRICS, CURVE[:1], 4, 4))
+    return ExecutedRun(RunResult(spec_of(arm, 1, Purpose.TRIAL), Status.PRUNED, METRICS, CURVE[:1], 4, 4))
 
 
 def failed(arm):
@@ -150,7 +152,8 @@ def test_a_final_run_is_in_the_store_with_all_that_came_of_it(logged):
     curve = made.store.connection.client.get_metric_history(run.info.run_id, "curve/val/accuracy")
     assert [(point.step, point.value) for point in curve] == [(4, 0.5), (8, 0.75)]
     assert run.inputs.dataset_inputs[0].dataset.digest == made.plan.dataset.digest[:36]
-    assert made.files(run) == {"weights.safetensors", "predictions.csv"}
+    assert made.files(run) == {"weights.safetensors", "predictions.csv", "plan.txt"}
+    assert made.read(run, "plan.txt") == b"stem 0, head 1"
     assert torch.equal(
         load_tensors(made.read(run, "weights.safetensors"))["head.weight"], torch.eye(3)[:, :2]
     )
@@ -174,12 +177,12 @@ def test_what_happens_is_told_in_order(logged):
 
 def test_a_trial_is_judged_by_its_evaluations_and_keeps_no_files(logged):
     made = logged(pruned)
-    spec, rows = spec_of(made.arm, 0, Purpose.TRIAL), []
-    made.do(planned(spec, "trial 2/5", lambda row: rows.append(row["val/accuracy"]) is not None))
+    spec, rows = spec_of(made.arm, 1, Purpose.TRIAL), []
+    made.do(planned(spec, "seed 1, trial 2/5", lambda row: rows.append(row["val/accuracy"]) is not None))
     (run,) = made.stored()
     assert (rows, made.executor.judged) == ([0.5], [False])
     assert (run.info.status, run.data.tags["bench.status"]) == ("FINISHED", "pruned")
-    assert run.info.run_name == "trial 2"
+    assert run.info.run_name == "seed 1, trial 2"
     assert made.files(run) == set()
     assert "never sees test" in run.data.tags[NOTE]
     assert made.events[-1].outcome == "pruned after 4 steps, val accuracy 0.750"

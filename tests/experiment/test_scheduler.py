@@ -1,4 +1,4 @@
-"""Jobs done by each scheduler: one that is done makes others possible, a process that dies is replaced."""
+"""Jobs done by each scheduler: one that is done may ask for others, a process that dies is replaced."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from bench.experiment.options import Options
 from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
 from bench.experiment.scheduler import processes
-from bench.experiment.scheduler.base import Job, JobError, JobResult
+from bench.experiment.scheduler.base import Job, JobError
 from bench.experiment.scheduler.capacity import choose_count
 from bench.experiment.scheduler.processes import ProcessScheduler
 from bench.experiment.scheduler.serial import SerialScheduler
@@ -23,13 +23,13 @@ from bench.experiment.study_runner import StudyRunner
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 
-TUNE = [Job("full"), Job("scratch")]
-ALL = sorted(str(Job(s, seeds)) for s in ("full", "scratch") for seeds in ((), (1,), (2,)))
+FIRST = [Job("full", 1), Job("scratch", 1)]
+ALL = sorted(str(Job(strategy, seed)) for strategy in ("full", "scratch") for seed in (1, 2, 3))
 
 
-def result_of(job):
-    """Tuning makes two final runs possible."""
-    return JobResult(() if job.seeds else tuple(Job(job.strategy, (seed,)) for seed in (1, 2)))
+def more_after(job):
+    """The first seed asks for two more."""
+    return [Job(job.strategy, seed) for seed in (2, 3)] if job.seed == 1 else []
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Recording:
             emit(Message(str(job)))
             with (Path(self.folder) / "log").open("a") as log:
                 log.write(f"{os.getpid()} {os.environ['BENCH_HOME']} {job}\n")
-            return result_of(job)
+            return True
 
         return do
 
@@ -58,10 +58,10 @@ class Dying:
     def open(self, _emit):
         def do(job):
             marks = list(Path(self.folder).glob("death*"))
-            if job.seeds == (2,) and len(marks) < self.deaths:
+            if job.seed == 2 and len(marks) < self.deaths:
                 (Path(self.folder) / f"death{len(marks)}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return result_of(job)
+            return True
 
         return do
 
@@ -88,7 +88,7 @@ class Elsewhere:
         def do(job):
             emit(Message(str(job)))
             asked.append(job)
-            return None if asked == [TUNE[0]] else JobResult()
+            return asked != FIRST[:1]
 
         return do
 
@@ -99,9 +99,9 @@ def scheduler(request):
 
 
 def follow(seen):
-    def on_done(job, result):
+    def on_done(job):
         seen.append(job)
-        return result.next_jobs
+        return more_after(job)
 
     return on_done
 
@@ -109,7 +109,7 @@ def follow(seen):
 def test_every_job_is_done_once_in_the_environment_of_now(scheduler, tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path))
     seen, events = [], []
-    scheduler.run(TUNE, Recording(str(tmp_path)), follow(seen), events.append)
+    scheduler.run(FIRST, Recording(str(tmp_path)), follow(seen), events.append)
     lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(job for _, _, job in lines) == sorted(map(str, seen)) == ALL
     assert sorted(event.text for event in events) == ALL
@@ -120,23 +120,14 @@ def test_every_job_is_done_once_in_the_environment_of_now(scheduler, tmp_path, m
 
 def test_what_is_done_elsewhere_is_asked_for_again_after_the_rest():
     events, seen = [], []
-    SerialScheduler().run(TUNE, Elsewhere(), follow(seen), events.append)
-    assert [event.text for event in events] == ["full, tuning", "scratch, tuning", "full, tuning"]
+    SerialScheduler().run(FIRST, Elsewhere(), lambda job: seen.append(job) or (), events.append)
+    assert [event.text for event in events] == ["full, seed 1", "scratch, seed 1", "full, seed 1"]
     assert [job.strategy for job in seen] == ["scratch", "full"]
-
-
-def test_in_one_process_what_becomes_possible_comes_first(tmp_path):
-    seen = []
-    SerialScheduler().run(TUNE, Recording(str(tmp_path)), follow(seen), lambda _event: None)
-    assert list(map(str, seen)) == [
-        *("full, tuning", "full, seed 1", "full, seed 2"),
-        *("scratch, tuning", "scratch, seed 1", "scratch, seed 2"),
-    ]
 
 
 def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
     seen, events = [], []
-    ProcessScheduler(2).run(TUNE, Dying(str(tmp_path), 2), follow(seen), events.append)
+    ProcessScheduler(2).run(FIRST, Dying(str(tmp_path), 2), follow(seen), events.append)
     assert sorted(map(str, seen)) == ALL
     assert len(events) == 2
     assert {type(event) for event in events} == {JobLost}
@@ -144,7 +135,7 @@ def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
 
 
 def test_a_job_that_kills_again_and_again_is_given_up(tmp_path):
-    job, work = Job("full", (2,)), Dying(str(tmp_path), 99)
+    job, work = Job("full", 2), Dying(str(tmp_path), 99)
     with pytest.raises(InputError, match="seed 2: 3 processes died over one job, the last by SIGKILL"):
         ProcessScheduler(2).run([job], work, follow([]), lambda _event: None)
 
@@ -157,18 +148,18 @@ def kill_idle():
 
 
 def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(tmp_path):
-    """All are idle between the only job and what it makes possible."""
+    """All are idle between the only job and those that come with it."""
     seen, events = [], []
 
-    def on_done(job, result):
+    def on_done(job):
         seen.append(job)
-        if not job.seeds:
+        if job.seed == 1:
             kill_idle()
-        return result.next_jobs
+        return more_after(job)
 
     work = Dying(str(tmp_path), 0)
-    ProcessScheduler(1).run(TUNE[:1], work, on_done, events.append)
-    assert list(map(str, seen)) == ["full, tuning", "full, seed 1", "full, seed 2"]
+    ProcessScheduler(1).run(FIRST[:1], work, on_done, events.append)
+    assert list(map(str, seen)) == ["full, seed 1", "full, seed 2", "full, seed 3"]
     assert [event.text for event in events] == [
         "bench: a process died while it had nothing to do (SIGKILL); it is replaced"
     ]
@@ -187,16 +178,16 @@ def test_a_process_that_dies_as_a_job_is_sent_to_it_is_replaced(tmp_path, monkey
         return connection
 
     monkeypatch.setattr(processes._WorkerPool, "idle", dying)
-    ProcessScheduler(1).run(TUNE[:1], Dying(str(tmp_path), 0), follow(seen), events.append)
-    assert list(map(str, seen)) == ["full, tuning", "full, seed 1", "full, seed 2"]
-    assert events == [JobLost("full, seed 1", "SIGKILL")]
+    ProcessScheduler(1).run(FIRST[:1], Dying(str(tmp_path), 0), follow(seen), events.append)
+    assert list(map(str, seen)) == ["full, seed 1", "full, seed 2", "full, seed 3"]
+    assert events == [JobLost("full, seed 2", "SIGKILL")]
 
 
 @pytest.mark.parametrize("error", [InputError, StoreAwayError])
 def test_an_input_error_arrives_as_it_was_raised(scheduler, error):
     with pytest.raises(error) as caught:
         scheduler.run(
-            TUNE[:1], Raising(error, ("no such thing", "here", "try another")), follow([]), lambda _: None
+            FIRST[:1], Raising(error, ("no such thing", "here", "try another")), follow([]), lambda _: None
         )
     assert type(caught.value) is error
     assert (caught.value.what, caught.value.where, caught.value.remedy) == (
@@ -208,9 +199,9 @@ def test_an_input_error_arrives_as_it_was_raised(scheduler, error):
 
 def test_what_a_job_raises_is_raised_once_and_not_tried_again():
     events = []
-    with pytest.raises(JobError, match=r"full, tuning:\n(.*\n)*ZeroDivisionError: by nothing") as caught:
+    with pytest.raises(JobError, match=r"full, seed 1:\n(.*\n)*ZeroDivisionError: by nothing") as caught:
         ProcessScheduler(1).run(
-            TUNE[:1], Raising(ZeroDivisionError, ("by nothing",)), follow([]), events.append
+            FIRST[:1], Raising(ZeroDivisionError, ("by nothing",)), follow([]), events.append
         )
     assert "in do" in str(caught.value)
     assert events == [Message("tried")]

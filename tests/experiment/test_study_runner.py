@@ -22,7 +22,7 @@ from bench.training.targets.classification import Classes
 from bench.tuning.dashboard import rebuild
 
 SETTINGS = ["strategies=[full,linear_probe]", "training.epochs=2", "tuning.trials=3", "seeds=2"]
-RUNS = 2 * (3 + 2)
+RUNS = 2 * 2 * (3 + 1)
 
 
 class Watched(Progress):
@@ -121,12 +121,18 @@ def test_more_trials_are_those_of_as_many_at_once(run):
 def assert_every_tuning_is_found(runner):
     """Those of the study, and those of when it had two trials, as the tuner has them."""
     tunings = {tuning.name: tuning for tuning in stored_tunings(runner.options.tracking_uri)}
-    assert list(tunings) == ["tiny/full", "tiny/linear_probe", "tiny/full (2)", "tiny/linear_probe (2)"]
-    assert [len(tuning.trials) for tuning in tunings.values()] == [4, 4, 2, 2]
+    names = [f"tiny/{strategy}/seed {seed}" for strategy in ("full", "linear_probe") for seed in (1, 2)]
+    assert list(tunings) == [*names, *(f"{name} (2)" for name in names)]
+    assert [len(tuning.trials) for tuning in tunings.values()] == [4] * 4 + [2] * 4
     storage = rebuild(tunings.values())
-    for strategy, state in runner.opened.states.items():
-        shown = optuna.load_study(study_name=f"tiny/{strategy}", storage=storage)
-        tuner = state.tuner()
+    tuners = {
+        f"tiny/{strategy}/seed {seed}": tuner
+        for strategy, state in runner.opened.states.items()
+        for seed, tuner in state.tuners().items()
+    }
+    assert list(tuners) == names
+    for name, tuner in tuners.items():
+        shown = optuna.load_study(study_name=name, storage=storage)
         assert shown.best_value == tuner.result().best_score
         assert [trial.params for trial in shown.trials] == [tuner.finished[n].params for n in range(4)]
         assert all(len(trial.intermediate_values) >= 1 for trial in shown.trials)
@@ -139,16 +145,14 @@ def test_what_is_forgotten_does_not_count_and_is_forgotten_in_the_store(run):
     assert_equal(first, fresh)
     third, watched = run("c", "store")
     assert watched.of(RunStarted) == []
-    assert {run.run_id for run in third.opened.states["full"].done(_params(third)).values()} == {
-        run.run_id for run in fresh.opened.states["full"].done(_params(fresh)).values()
-    }
+    assert _finals(third) == _finals(fresh)
     trials = third.store.reader.runs_of_arm(third.plan.arms[0].key, Purpose.TRIAL)
-    assert [GENERATION in run.tags for run in trials] == [True] * 3 + [False] * 3
+    assert [GENERATION in run.tags for run in trials] == [True] * 6 + [False] * 6
 
 
-def _params(runner):
+def _finals(runner):
     state = runner.opened.states["full"]
-    return state.chosen(state.tuner().result().best)
+    return {seed: run.run_id for seed, run in state.done(state.tuners()).items()}
 
 
 def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monkeypatch):
@@ -172,7 +176,7 @@ def test_what_failed_in_passing_is_done_again_by_the_next_command_only(run, monk
     (text,) = first.store.reader.read_all([failed], "traceback.txt")
     assert b"in break_once" in text
     again, watched = run("b", "store", *two_trials)
-    assert "trial 1/2" in {event.run for event in watched.of(RunStarted)}
+    assert "seed 1, trial 1/2" in {event.run for event in watched.of(RunStarted)}
     undisturbed, _ = run("c", "other", *two_trials)
     assert_equal(again, undisturbed)
 

@@ -269,10 +269,10 @@ def test_an_arm_that_was_opened_while_the_store_was_away_is_known_to_all(locked_
     study, before = open_levels(first)
     first.writer.close(before, "FINISHED")
     with lock():
-        arm = crew.open_arm(study, ARMS["full"], {}, {}, "plan")
+        arm = crew.open_arm(study, ARMS["full"], {}, {})
     assert arm.startswith("provisional-")
     crew.settle()
-    assert crew.open_arm(study, ARMS["full"], {"best.learning_rate": "1"}, {}, "plan") == before
+    assert crew.open_arm(study, ARMS["full"], {"size": "small"}, {}) == before
     first.writer.close(arm, "FINISHED")
     first.settle()
     assert first.connection.client.get_run(before).info.status == "FINISHED"

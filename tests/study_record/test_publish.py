@@ -23,7 +23,7 @@ def published(tmp_path_factory, new_store):
     store = open_store(new_store(folder / "mlflow.db"), "bench/small_similar", create=True)
     run_id = store.open_study("small_similar", "k", {}, {})
     for name in evidence.strategies:
-        store.open_arm(run_id, Arm("small_similar", name, {}), {}, {}, "plan")
+        store.open_arm(run_id, Arm("small_similar", name, {}), {}, {})
     write(evidence, folder / "report")
     said = freshness.read(folder / "report")
     publish(store, FoundStudy(run_id, {}, "", None), evidence, said, folder / "report")

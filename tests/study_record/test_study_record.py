@@ -69,13 +69,14 @@ def store(tmp_path, new_store):
 
 
 def tuned(store, plan, arm, accuracies):
-    """Open an arm with trials of these accuracies, the best of which has the learning rate of its number."""
+    """Open an arm with trials of these accuracies for each seed: 0.1 and their number is the rate of each."""
     study_run = store.open_study(plan.study.name, plan.key, {}, {})
-    arm_run = store.open_arm(study_run, arm, {}, {}, "plan")
-    for number, accuracy in enumerate(accuracies):
-        spec = RunSpec(arm, {"learning_rate": 0.1 + number}, 0, Purpose.TRIAL)
-        result = done(spec, accuracy) if accuracy else RunResult(spec, Status.FAILED, error="no memory")
-        log(store, arm_run, spec, result, trial=number)
+    arm_run = store.open_arm(study_run, arm, {}, {})
+    for seed in plan.seeds:
+        for number, accuracy in enumerate(accuracies):
+            spec = RunSpec(arm, {"learning_rate": 0.1 + number}, seed, Purpose.TRIAL)
+            result = done(spec, accuracy) if accuracy else RunResult(spec, Status.FAILED, error="no memory")
+            log(store, arm_run, spec, result, trial=number)
     return arm_run
 
 
@@ -107,12 +108,15 @@ def test_an_unfinished_study_is_reported_as_far_as_it_is(store, recorded):
         ["scratch", 1, "done", 1.1],
         ["scratch", 2, "failed", 1.1],
     ]
-    assert evidence.trials["strategy"].tolist() == ["scratch", "scratch", "full"]
+    assert evidence.trials[["strategy", "seed", "trial"]].to_numpy().tolist() == [
+        *(["scratch", seed, trial] for seed in (1, 2) for trial in (0, 1)),
+        *(["full", seed, 0] for seed in (1, 2)),
+    ]
     assert len(evidence.curves) == 3
     assert evidence.predictions["image"].tolist() == sorted(NAMES[3:])
     assert evidence.lacking == [
         "scratch: seed 2 failed",
-        "full: 1 of 2 trials; no run of seed 1, 2",
+        "full: 2 of 4 trials; no run of seed 1, 2",
     ]
     assert evidence.fingerprint == ""
     summary = summarise(evidence)
@@ -178,7 +182,7 @@ def test_what_was_forgotten_does_not_count(store, tmp_path):
     old = [log(store, arm_run, final(scratch, seed, 1.1), folder=tmp_path) for seed in (1, 2)]
     now = {read.GENERATION: "a"}
     for number, accuracy in enumerate((0.5, 0.6)):
-        spec = RunSpec(scratch, {"learning_rate": 0.1 + number}, 0, Purpose.TRIAL)
+        spec = RunSpec(scratch, {"learning_rate": 0.1 + number}, 1, Purpose.TRIAL)
         log(store, arm_run, spec, done(spec, accuracy), trial=number, **now)
     lost = final(scratch, 1, 1.1)
     log(store, arm_run, lost, RunResult(lost, Status.FAILED, error="no memory"), **now)

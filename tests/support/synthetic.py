@@ -64,8 +64,8 @@ def make_evidence(study=None, *, images=120, epochs=3, failed=(), level=LEVEL, c
     difficulty = draw.normal(0, 1, images)
     runs, curves, predictions, trials = [], [], [], []
     for strategy in study.strategies:
-        trials += [_trial(study, strategy, number) for number in range(study.tuning.trials)]
         for seed in range(study.seeds):
+            trials += [_trial(study, strategy, seed, number) for number in range(study.tuning.trials)]
             skill = level[strategy] + draw.normal(0, 0.1)
             right = skill - difficulty + draw.normal(0, 0.6, images) > 0
             run = _run(study, strategy, seed)
@@ -132,10 +132,11 @@ def _metrics(accuracy, balanced):
     }
 
 
-def _trial(study, strategy, number):
+def _trial(study, strategy, seed, number):
     return {
         "study": study.name,
         "strategy": strategy,
+        "seed": seed,
         "trial": number,
         "status": "pruned" if number % 3 == 2 else "done",
         "val_accuracy": 0.5,

@@ -10,7 +10,6 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -42,7 +41,7 @@ def new_store(uri):
 
 def open_levels(store, key="a1", strategy="full"):
     study = store.open_study("toy", key, SCENARIO, {"question": "who wins?"})
-    arm = store.open_arm(study, ARMS[strategy], SCENARIO, {"head": "linear"}, "stage 1 2 3 4 head")
+    arm = store.open_arm(study, ARMS[strategy], SCENARIO, {"head": "linear"})
     return study, arm
 
 
@@ -139,12 +138,6 @@ class StoreContract:
         }
         assert above.data.tags["purpose"] == "arm"
         assert store.connection.client.get_run(study).data.tags["purpose"] == "study"
-
-    def test_plan_is_kept_with_the_arm(self, uri, tmp_path):
-        store = new_store(uri)
-        _, arm = open_levels(store)
-        file = store.connection.client.download_artifacts(arm, "plan.txt", str(tmp_path))
-        assert Path(file).read_text(encoding="utf-8") == "stage 1 2 3 4 head"
 
     def test_opening_again_resumes(self, uri):
         store = new_store(uri)

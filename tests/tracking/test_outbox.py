@@ -12,7 +12,7 @@ import pytest
 from bench.core.errors import RefusedError, StoreAwayError
 from bench.core.runs import Purpose
 from bench.tracking.live_run import Point
-from bench.tracking.operations import Close, LogText, Upload, Write, as_line, from_line
+from bench.tracking.operations import Close, LogDataset, Upload, Write, as_line, from_line
 from bench.tracking.outbox import Outbox
 from bench.tracking.store import open_store, open_study_store
 from tests.support.tracking_contract import SCENARIO, done, open_levels, record, spec
@@ -65,13 +65,13 @@ def test_an_operation_reads_back_as_it_was():
 
 def test_a_damaged_entry_is_set_aside_and_holds_up_nothing(tmp_path):
     outbox, arrived = Outbox(tmp_path), []
-    outbox.add(LogText("run", "a", "a.txt"))
+    outbox.add(LogDataset("run", "a", "d" * 64, "here"))
     with outbox._entries.open("ab") as entries:
         entries.write(b"\0" * 100 + b"\n")
-    outbox.add(LogText("run", "b", "b.txt"))
+    outbox.add(LogDataset("run", "b", "d" * 64, "here"))
     (tmp_path / "done").write_bytes(b"")  # as a power cut may leave it
-    assert [op.text for op in outbox.waiting()] == ["a", "b"]
-    assert outbox.deliver(lambda operation: arrived.append(operation.text)) == 3
+    assert [op.name for op in outbox.waiting()] == ["a", "b"]
+    assert outbox.deliver(lambda operation: arrived.append(operation.name)) == 3
     assert arrived == ["a", "b"]
     assert outbox.is_empty
     assert len((tmp_path / "refused.jsonl").read_text().splitlines()) == 1

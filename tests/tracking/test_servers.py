@@ -78,8 +78,10 @@ class TestPostgres(StoreContract):
         return postgres_uri
 
     def test_artifacts_are_in_bench_home(self, uri, tmp_path):
-        open_levels(new_store(uri))
-        assert list((tmp_path / "home" / "artifacts").glob("toy-*/*/artifacts/plan.txt"))
+        store = new_store(uri)
+        (tmp_path / "question").write_text("Which?")
+        store.writer.upload(open_levels(store)[0], "question.txt", tmp_path / "question")
+        assert list((tmp_path / "home" / "artifacts").glob("toy-*/*/artifacts/question.txt"))
 
 
 @pytest.mark.parametrize("scheme", ["http://127.0.0.1:{}", "postgresql+psycopg2://u:secret@127.0.0.1:{}/x"])

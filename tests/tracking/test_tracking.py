@@ -68,12 +68,14 @@ def test_default_store_is_in_bench_home_with_a_write_ahead_log(tmp_path, monkeyp
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = open_store(None, "toy", create=True)
-    _, arm = open_levels(store)
+    study, _ = open_levels(store)
+    (tmp_path / "question").write_text("Which?")
+    store.writer.upload(study, "question.txt", tmp_path / "question")
     assert store.connection.uri == f"sqlite:///{tmp_path}/home/mlflow.db"
     assert store.connection.place == f"{store.connection.uri} (browse: bench ui)"
     with sqlite3.connect(tmp_path / "home" / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert (tmp_path / "home" / "artifacts" / "toy" / arm / "artifacts" / "plan.txt").is_file()
+    assert (tmp_path / "home" / "artifacts" / "toy" / study / "artifacts" / "question.txt").is_file()
 
 
 def test_the_variable_is_honoured_and_the_option_goes_before_it(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def make_tuner(finished=(), trials=6, pruner="none", epochs=4, seed=0, metric="a
     settings.append(f"metric={metric}")
     study = load("small_similar", settings)
     evaluations = evaluation_steps(study.training, study.training.batch_size)
-    return Tuner(STRATEGIES[ARM.strategy], study, evaluations, finished)
+    return Tuner(STRATEGIES[ARM.strategy], study, 1, evaluations, finished)
 
 
 def objective(seen, epochs=4):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import InputError
 from bench.experiment.events import JobLost, Message, OnEvent
-from bench.experiment.scheduler.base import Job, JobError, JobResult, OnDone, Work
+from bench.experiment.scheduler.base import Job, JobError, OnDone, Work
 from bench.system import signals, sockets
 from bench.system.notices import ONCE
 
@@ -39,9 +39,13 @@ GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # what a pipe raises w
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker sends at the end of a job."""
+    """What a worker sends at the end of a job.
 
-    result: JobResult | None
+    Args:
+        done: or another command is doing it.
+    """
+
+    done: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Crashed:
 
 @dataclass(frozen=True)
 class ProcessScheduler:
-    """Does jobs in `count` processes; what becomes possible comes after the rest."""
+    """Does jobs in `count` processes."""
 
     count: int
 
@@ -86,7 +90,7 @@ class ProcessScheduler:
                         continue
                     if isinstance(message, Done):
                         job = busy.pop(ready)
-                        queue += [job] if message.result is None else on_done(job, message.result)
+                        queue += on_done(job) if message.done else [job]
                     elif isinstance(message, Refused):
                         raise message.error
                     elif isinstance(message, Crashed):

@@ -7,12 +7,11 @@ from bench.experiment.scheduler.base import Job, OnDone, Work
 
 
 class SerialScheduler:
-    """Does jobs here and now; what becomes possible comes before the rest."""
+    """Does jobs here and now."""
 
     def run(self, jobs: Sequence[Job], work: Work, on_done: OnDone, on_event: OnEvent) -> None:
         """Do all jobs: see `base.Scheduler`."""
         do, queue = work.open(on_event), list(jobs)
         while queue:
             job = queue.pop(0)
-            result = do(job)
-            queue = [*queue, job] if result is None else [*on_done(job, result), *queue]
+            queue += on_done(job) if do(job) else [job]

@@ -220,8 +220,8 @@ def cost(summary: Summary) -> Picture:
         title=f"Cost against test {metric}",
         caption="Seconds of training and evaluation. Filled: one final run that finds its frozen "
         "features in the store. Half filled: one that computes them, with the 95 % interval of its score; "
-        "the same where nothing is frozen. Hollow: with all trials added, whose frozen features are "
-        f"computed once.{below}{line if len(front) > 1 else ''}",
+        "the same where nothing is frozen. Hollow: all trials of a seed, the best of which it is; frozen "
+        f"features are computed once.{below}{line if len(front) > 1 else ''}",
         alt=f"Seconds against test {metric}: {words or 'nothing is known'}.",
     )
 
@@ -236,7 +236,7 @@ def _costs(summary: Summary) -> pd.DataFrame:
             result.test.high if result.test else result.test_mean,
             result.cached_seconds or result.uncached_seconds,
             result.uncached_seconds,
-            result.uncached_seconds + result.tuning_seconds,
+            result.seconds,
         )
         for result in summary.results
         if result.test_mean is not None and result.uncached_seconds

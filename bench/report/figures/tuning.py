@@ -1,4 +1,4 @@
-"""Figures of the tuning: how fast it found what it found, and what the hyperparameters did."""
+"""Figures of the tuning: what so many trials find, and what the hyperparameters did."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from bench.analysis.evidence import Evidence, canonical, tuning_seconds
+from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import Summary
+from bench.analysis.tuning_curves import tuning_curves
 from bench.report.figures.base import Picture, take
 from bench.report.figures.label_layout import Label
 from bench.report.figures.results import (
@@ -30,73 +31,63 @@ A_ROW = 3
 LOG_FROM = 20.0  # highest over lowest value, from which an axis is logarithmic
 
 
-def _trials(evidence: Evidence, summary: Summary) -> pd.DataFrame:
-    """Return the trials with their value on validation and their seconds, added up by strategy."""
-    trials = evidence.trials
-    metric = f"val_{summary.metric}"
-    value = trials[metric].astype(float) if metric in trials else pd.Series(np.nan, trials.index)
-    data = trials[["strategy", "trial", "status"]].assign(value=value, seconds=tuning_seconds(trials))
-    by_strategy = data.groupby("strategy", sort=False)
-    sign = METRICS[summary.metric].sign
-    scores = sign * data["value"].where(data["status"] == "done")
-    best = sign * scores.groupby(data["strategy"], sort=False).cummax().groupby(data["strategy"]).ffill()
-    return data.assign(spent_seconds=by_strategy["seconds"].cumsum(), best_so_far=best)
-
-
 def progress(evidence: Evidence, summary: Summary) -> Picture | None:
-    """The best validation metric so far, by trials and by seconds; None without two trials, or one done."""
-    data = _trials(evidence, summary)
-    if not data["best_so_far"].notna().any() or len(data) == data["strategy"].nunique():
+    """What so many trials, and so many seconds of them, may be expected to find; None without two trials."""
+    data = tuning_curves(evidence)
+    if data.empty or data["trials"].max() == 1:
         return None
     metric = metric_name(summary)
     figure = Figure(figsize=(WIDE, 2.9), layout="constrained")
-    by_trial, by_seconds = figure.subplots(1, 2, sharey=True)
-    labels = []
-    for strategy, mine in data.dropna(subset=["best_so_far"]).groupby("strategy", sort=False):
-        style = look(str(strategy))
-        line = {"color": style.colour, "marker": style.marker if len(mine) <= 40 else "", "markersize": 4}
-        by_trial.step(
-            mine["trial"].astype(float) + 1, mine["best_so_far"], where="post", linewidth=1.4, **line
-        )
-        by_seconds.step(mine["spent_seconds"], mine["best_so_far"], where="post", linewidth=1.4, **line)
-        last = mine.iloc[-1]
+    by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
+    labels, ends = [], []
+    for strategy, own in data.groupby("strategy", sort=False):
+        style, found = look(str(strategy)), own.groupby("trials")[["expected_best", "seconds"]].mean()
+        spread = own.groupby("trials")["expected_best"].std(ddof=1).fillna(0.0)
+        line = {"color": style.colour, "marker": style.marker if len(found) <= 40 else "", "markersize": 4}
+        for axes, place in ((by_trials, found.index), (by_seconds, found["seconds"])):
+            axes.plot(place, found["expected_best"], linewidth=1.4, **line)
+        low, high = found["expected_best"] - spread, found["expected_best"] + spread
+        by_trials.fill_between(found.index, low, high, color=style.colour, alpha=0.12, linewidth=0)
+        last = found.iloc[-1]
         labels.append(
-            Label(float(last["spent_seconds"]), float(last["best_so_far"]), str(strategy), style.colour)
+            Label(float(last["seconds"]), float(last["expected_best"]), str(strategy), style.colour)
         )
-    by_trial.set_xlabel("trials")
-    by_trial.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    by_trial.set_ylabel(f"best validation {metric} so far")
-    finish(by_trial, [], "")
-    if (data["spent_seconds"] > 0).any():
+        ends.append(f"{strategy} {last['expected_best']:.3f}")
+    by_trials.set_xlabel("trials")
+    by_trials.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    by_trials.set_ylabel(f"expected best validation {metric}")
+    finish(by_trials, [], "")
+    if (data["seconds"] > 0).any():
         by_seconds.set_xscale("log")
         name_seconds(by_seconds)
     by_seconds.set_xlabel("seconds of tuning (log scale)")
     finish(by_seconds, labels)
-    ends = data.groupby("strategy", sort=False)["best_so_far"].last().dropna()
     return take(
         figure,
         data,
         wide=True,
         name="tuning",
-        title="What tuning found, and when",
-        caption="The best trial so far, by its validation metric, of the trials that were not pruned: "
-        "against "
-        "the number of trials, the same for all strategies, and against their seconds, with frozen features "
-        "computed once.",
-        alt=f"Best validation {metric} after all trials: "
-        f"{'; '.join(f'{n} {v:.3f}' for n, v in ends.items())}.",
+        title="What tuning may be expected to find",
+        caption="The expected best validation metric of so many trials, drawn from those of a seed (Dodge et "
+        "al. 2019); mean over seeds, each of which is tuned anew, and one standard deviation. Against the "
+        "number of trials, the same for all strategies, and against their seconds, with frozen features "
+        "computed once. A pruned trial counts with what it had reached.",
+        alt=f"Expected best validation {metric} of all trials: {'; '.join(ends)}.",
     )
 
 
 def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
     """Each trial's validation metric against its hyperparameters; None if none was varied."""
-    trials = _trials(evidence, summary)
+    trials, key = evidence.trials, ["strategy", "seed", "trial", "status"]
+    metric = f"val_{summary.metric}"
+    value = trials[metric].astype(float) if metric in trials else pd.Series(np.nan, trials.index)
     wide = evidence.trials.filter(regex="^param_").rename(columns=lambda name: name.removeprefix("param_"))
     varied = [name for name in wide if wide[name].groupby(evidence.trials["strategy"]).nunique().max() > 1]
     data = (
-        trials[["strategy", "trial", "status", "value"]]
+        trials[key]
+        .assign(value=value)
         .join(wide[varied])
-        .melt(["strategy", "trial", "status", "value"], varied, "parameter", "setting")
+        .melt([*key, "value"], varied, "parameter", "setting")
         .dropna(subset=["setting", "value"])
         .reset_index(drop=True)
     )
@@ -110,8 +101,8 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
         return None
     rising = METRICS[summary.metric].direction == "lower"
     done = data[data["status"] == "done"].sort_values("value", ascending=rising, kind="stable")
-    best = done.drop_duplicates("strategy").set_index("strategy")["trial"]
-    data["chosen"] = data["trial"] == data["strategy"].map(best)
+    best = done.drop_duplicates(["strategy", "seed"])[key]
+    data["chosen"] = pd.MultiIndex.from_frame(data[key]).isin(pd.MultiIndex.from_frame(best))
     columns = 2 if len(shown) == 4 else min(A_ROW, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDE, 0.6 + 2.4 * rows), layout="constrained")
@@ -131,7 +122,7 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
         title="What the hyperparameters did",
         caption="A marker for each trial. Filled: ran to its end. Hollow: pruned, at the value that it "
         "had then. "
-        "Large: the best trial, whose hyperparameters the final runs use.",
+        "Large: the best trial of its seed, which the final run is.",
         alt="Validation metric of every trial against "
         + ", ".join(f"{name} (of {counts[name]} strategies)" for name in shown)
         + ".",
