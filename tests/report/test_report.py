@@ -146,7 +146,7 @@ class TestStudyReport:
         assert runs.columns[:6].tolist() == ["study", "size", "similarity", "strategy", "seed", "status"]
         assert runs["strategy"].drop_duplicates().tolist() == list(LEVEL)
         assert runs.query("status == 'failed'")[["strategy", "seed"]].to_numpy().tolist() == [["partial", 1]]
-        assert len(pd.read_csv(folder / "trials.csv")) == len(evidence.trials) == 40
+        assert len(pd.read_csv(folder / "trials.csv")) == len(evidence.trials) == 5 * 3 * 5
 
     def test_summary_is_strict_json_with_its_version(self, written):
         found = json.loads((written[1] / "summary.json").read_text(), parse_constant=pytest.fail)
@@ -448,7 +448,7 @@ class TestTable:
         assert [row[0] for row in rows] == list(LEVEL)
         assert {len(row) for row in rows} == {len(headers)}
         assert "(1 failed" in rows[2][-1]
-        assert rows[0][2:6] == ["26", "208", "8 (2 pruned)", "1,000"]
+        assert rows[0][2:6] == ["26", "130", "15 (3 pruned)", "1,000"]
         verdicts = [row[-1].split(" (")[0] for row in rows]
         assert sum(verdict.split(", ")[0] == "best" for verdict in verdicts) == 1
         assert sum(verdict.endswith(", recommended") for verdict in verdicts) == 1
