@@ -2,9 +2,10 @@
 
 import logging
 import os
+import shutil
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,10 +13,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bench.core.text import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from bench.experiment.plan import Plan
     from bench.study.schema import Study
 
-PLAIN_WIDTH = 120  # columns of a table that no terminal shows
+PLAIN_WIDTH = 80  # of a table that no terminal shows
+MOST_OF_VERDICT = 24  # columns of the last one of a report's table, which is wrapped
+# Columns of that table that are left out where a terminal is too narrow, in this order.
+SPARED = ("Trials", "Tuning (s)", "Run (s)", "Trainable")
 
 
 def open_streams() -> None:
@@ -147,16 +154,9 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
         runs: where the runs can be seen.
     """
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    shown = Table(title=Text(printable(summary["study"])))
-    for header in summary["table"]["headers"]:
-        shown.add_column(Text(header))
-    for row in summary["table"]["rows"]:
-        shown.add_row(*(Text(printable(str(cell))) for cell in row))
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    console.print(shown)
+    console = Console(highlight=False, markup=False, width=terminal_width() or PLAIN_WIDTH)
+    console.print(_fitting_table(summary, console))
     say(summary["verdict"])
     if recommendation := summary.get("recommendation"):
         say(recommendation["sentence"])
@@ -164,6 +164,44 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
         say(f"Rule of thumb: {ruling['outcome']}. {ruling['sentence']}")
     say(f"report  {folder / 'index.html'}")
     say(f"runs    {runs}")
+
+
+def _fitting_table(summary: Mapping[str, Any], console: "Console") -> "Table":
+    """Return a report's table with as many columns as a terminal has room for."""
+    from rich.measure import Measurement
+
+    unbounded = console.options.update_width(1000)
+    for spared in range(len(SPARED) + 1):
+        table = _table(summary, SPARED[:spared])
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+    return table
+
+
+def _table(summary: Mapping[str, Any], left_out: Collection[str]) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    headers, rows = summary["table"]["headers"], summary["table"]["rows"]
+    shown = [place for place, header in enumerate(headers) if header not in left_out]
+    table = Table(
+        title=Text(printable(summary["study"])),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for place in shown:
+        is_last = place == len(headers) - 1
+        table.add_column(Text(printable(headers[place])), max_width=MOST_OF_VERDICT if is_last else None)
+    for row in rows:
+        table.add_row(*(Text(printable(str(row[place]))) for place in shown))
+    return table
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that shows the answer; None: it goes to a file or a program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def show(studies: "list[Study]", chosen: Sequence[tuple[str, str]] = ()) -> None:

@@ -1,5 +1,6 @@
 """What can be looked at without running a study: `bench list`, `check`, `preview`, `cache` and `ui`."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -28,6 +29,7 @@ from bench.core.text import in_bytes
 if TYPE_CHECKING:
     from bench.experiment.plan import Plan
 
+LEAST_ROOM = 30  # columns for what is said of a name, however narrow a terminal is
 Rows = list[tuple[str, str]]  # names and summaries
 
 
@@ -43,19 +45,22 @@ class Listing(Enum):
 
 
 def list_(
-    what: Listing,
+    what: Annotated[Listing, typer.Argument(show_default=False)] = Listing.studies,
     filter_: Annotated[str, typer.Argument(metavar="FILTER", help="part of the name")] = "",
     _debug: Debug = False,
 ) -> None:
-    """List studies, strategies, tasks, metrics, data sets or models."""
+    """List studies, or strategies, tasks, metrics, data sets or models."""
     everything = LISTINGS[what]()
     rows = [row for row in everything if filter_.lower() in row[0].lower()]
     if not rows:
         remedy = nearest(filter_, [name for name, _ in everything])
         raise InputError(f"no {what.value} match '{filter_}'", remedy=remedy)
-    width = max(len(name) for name, _ in rows)
+    width, columns = max(len(name) for name, _ in rows) + 2, console.terminal_width()
     for name, summary in rows:
-        console.say(f"{name:<{width}}  {summary}".rstrip())
+        line = f"{name:<{width}}{summary}".rstrip()
+        room = max(columns or len(line), width + LEAST_ROOM)
+        for part in textwrap.wrap(line, room, subsequent_indent=" " * width, break_long_words=False):
+            console.say(part)
 
 
 def _studies() -> Rows:
@@ -124,9 +129,9 @@ def check(
     _debug: Debug = False,
 ) -> None:
     """Show the resolved study, then build every strategy and train it one step."""
-    from bench.system.hardware import check_device
+    from bench.system.accelerators import check_wish
 
-    check_device(device)
+    check_wish(device)
     laid_out, chosen = _planned(named, study, data, changes(strategy, set_), budget)
     console.show([laid_out.study])
     console.announce(laid_out, chosen)
@@ -160,7 +165,7 @@ def preview(
     from bench.system.files import check_writable
 
     check_writable(output, "--output")
-    laid_out, _ = _planned(named, study, data, set_, Budget.default)
+    laid_out, _ = _planned(named, study, data, changes([], set_), Budget.default)
     grid, labels = preview_grid(laid_out.study, laid_out.dataset, laid_out.splits[1], images)
     path = output / laid_out.study.name / "preview.png"
     draw(grid, labels, path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,12 @@ Strategies = Annotated[
     list[str], typer.Option("--strategy", metavar="S[,S...]", help="only these strategies; may be repeated")
 ]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a value: training.steps=600")
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE[,...]",
+        help="override values: training.steps=600,seeds=3",
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -73,7 +79,16 @@ def changes(strategies: list[str], set_: list[str], **values: int | None) -> lis
     """Return what options say as `key=value`; the dots of a key are written `__` here."""
     changed = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
     names = [name.strip() for text in strategies for name in text.split(",") if name.strip()]
-    return [f"strategies={json.dumps(names)}"] * bool(strategies) + changed + list(set_)
+    said = [change for text in set_ for change in _changes_in(text)]
+    return [f"strategies={json.dumps(names)}"] * bool(strategies) + changed + said
+
+
+def _changes_in(text: str) -> list[str]:
+    """Return the `key=value` in a text; a comma before anything but a key is part of a value."""
+    from bench.study.schema import Study
+
+    keys = "|".join(Study.model_fields)
+    return re.split(rf",\s*(?=(?:{keys})(?:\.\w+)*=)", text)
 
 
 def label_counts(sizes: str | None) -> list[int]:

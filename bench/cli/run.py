@@ -86,11 +86,14 @@ def _check(studies: "Sequence[Study]", counts: list[int], options: "Options", ou
     """Raise InputError for whatever can be found wrong before anything is opened."""
     from bench.experiment.plan import check_strategies
     from bench.models.libraries import split_name
+    from bench.system.accelerators import check_wish
     from bench.system.files import check_writable
-    from bench.system.hardware import check_device
+    from bench.tracking.store_uri import resolve_uri
 
-    check_device(options.device)
+    check_wish(options.device)
     check_writable(output, "--output")
+    if options.tracking_uri:
+        resolve_uri(options.tracking_uri)
     for study in _with_sizes(studies, counts):
         check_strategies(study)
         split_name(study.source.model)

@@ -221,13 +221,14 @@ class LiveProgress(Progress):
         from rich.table import Table
 
         left = self.seconds_left()
-        table = Table(box=box.SIMPLE_HEAD, caption=f"about {duration(left)} left" if left else "starting")
-        for header in ("strategy", "doing", "evaluation", "progress", f"best val {self.metric}", "time"):
+        caption = f"best on val by {self.metric}; {f'about {duration(left)} left' if left else 'starting'}"
+        table = Table(box=box.SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0))  # within 80 columns
+        for header in ("strategy", "doing", "evaluation", "progress", "best", "time"):
             table.add_column(header, justify="right" if header in {"evaluation", "time"} else "left")
         for arm in self.arms.values():
             done = " ".join(f"{count}/{arm.evaluations}" for count in arm.running.values())
             best = f"{arm.best:.3f}" if arm.best is not None else ""
-            bar = ProgressBar(total=1, completed=arm.share, width=24)
+            bar = ProgressBar(total=1, completed=arm.share, width=12)
             table.add_row(
                 arm.strategy, arm.doing, done, bar, best, duration(arm.elapsed) if arm.elapsed else ""
             )

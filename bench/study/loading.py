@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,25 @@ def available() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: (item[0].count("/"), item[0])))
 
 
+# What pydantic finds wrong with a value, by the type of its error.
+WRONG = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "literal_error": "must be {expected}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have {max_length} letters or fewer",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    "tuple_type": "must be a list",
+    "too_short": "must have {min_length} values or more",
+    "too_long": "must have {max_length} values or fewer",
+    "model_type": "must be a mapping of keys to values",
+}
 FILES = {".yaml", ".yml"}  # of studies, by suffix
 DATA_OR_STUDY = {*FILES, ".csv"}
 # What is set on the command line takes the place of the other, wherever that was set.
@@ -190,10 +209,17 @@ def _explain(error: ValidationError, where: str) -> InputError:
         return InputError(f"unknown key '{key}'", where, _nearest_key(location))
     if first["type"] == "missing":
         return InputError(f"the key '{key}' is missing", where)
-    message = first["msg"].removeprefix("Value error, ")
+    message = _sentence(first)
+    key = ".".join(part for part in location if part.isidentifier() or part.isdecimal()) or "study"
     given = "" if isinstance(first["input"], dict | Part) else f" (given: {str(first['input'])[:60]!r})"
     more = f" and {error.error_count() - 1} more mistakes" if error.error_count() > 1 else ""
     return InputError(f"{key}: {message}{given}{more}", where)
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return in our words what is wrong with a value; a validator of ours has said it itself."""
+    said = WRONG.get(error["type"])
+    return said.format(**error.get("ctx", {})) if said else error["msg"].removeprefix("Value error, ")
 
 
 def _nearest_key(location: list[str]) -> str:

@@ -4,6 +4,9 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from bench.core.errors import InputError
+from bench.system.hardware import check_device
+
 DEVICES = ("nvidiactl", "kfd", "dxg")  # of NVIDIA's driver, of ROCm, of Windows' subsystem for Linux
 KERNEL = Path("/proc/sys/kernel/osrelease")
 
@@ -11,6 +14,14 @@ KERNEL = Path("/proc/sys/kernel/osrelease")
 def may_have_gpu(devices: Path = Path("/dev")) -> bool:
     """Say whether a driver shows a GPU that the installed torch could use."""
     return not _torch_version().endswith("+cpu") and any((devices / name).exists() for name in DEVICES)
+
+
+def check_wish(device: str) -> None:
+    """Raise InputError, without torch, for a device that there can't be here; see `hardware.check_device`."""
+    check_device(device)
+    if device.startswith("cuda") and not may_have_gpu():
+        remedy = "the installed torch can use no GPU of this machine; say cpu"
+        raise InputError(f"there is no device {device}", "--device", remedy)
 
 
 def why_not_shared(kernel: Path = KERNEL) -> str:

@@ -325,6 +325,10 @@ def test_a_run_that_fails_is_a_row_and_exit_status_1(made, tmp_path):
         (["run", "imagse"], "did you mean 'images'?"),
         (["run", "images", "--data", "images"], "images and images are both data"),
         (["run", "images", "--device", "gpu"], "unknown device 'gpu'"),
+        (
+            ["run", "stripes.yaml", "--tracking-uri", "mlruns", "--dry-run"],
+            "not the address of a run store",
+        ),
         (["report", "images"], "there is no run store; run `bench run "),
         (["check", "all"], "name one of them"),
         (["report", "stripes.yaml", "--output", "/proc/x"], "can be written to"),
@@ -445,6 +449,7 @@ def test_preview_draws_a_picture(made, bench_here):
 
 def test_lists(bench_here):
     assert "small_similar" in bench_here("list", "studies").stdout
+    assert bench_here("list").stdout == bench_here("list", "studies").stdout
     assert bench_here("list", "strategies").stdout.splitlines()[0].startswith("scratch")
     assert "elpv" in bench_here("list", "datasets").stdout
     models = bench_here("list", "models", "resnet18").stdout
@@ -540,6 +545,11 @@ def test_a_comma_list_of_strategies_and_a_short_question_for_help(bench_here):
     assert yaml.safe_load(done.stdout)["strategies"] == ["full", "scratch", "partial"]
     done = bench_here("run", "--study", "stripes.yaml", "--set", "strategies=full,scratch", "--dry-run")
     assert yaml.safe_load(done.stdout)["strategies"] == ["full", "scratch"]
+    done = bench_here(
+        "run", "stripes.yaml", "--set", "strategies=full,scratch,training.epochs=3,seeds=4", "--dry-run"
+    )
+    shown = yaml.safe_load(done.stdout)
+    assert (shown["strategies"], shown["training"]["epochs"], shown["seeds"]) == (["full", "scratch"], 3, 4)
     assert bench_here("run", "-h").stdout == bench_here("run", "--help").stdout
 
 

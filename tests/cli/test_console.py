@@ -4,15 +4,19 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bench.cli import console
+from bench.analysis.summary import summarise
+from bench.cli import console, inspect
 from bench.core.text import printable
 from bench.data.dataset import Dataset, Split
+from bench.report.tables import table
 from bench.study.schema import Target
+from tests.support.synthetic import make_evidence
 
 CLOSED = {"stdout": ">&-", "stderr": "2>&-", "stdin": "<&-", "all three": "<&- >&- 2>&-"}
 
@@ -122,5 +126,27 @@ def test_an_announcement_names_everything(capsys, grouped, said):
     shown = capsys.readouterr().out
     assert r"s: Why\x1b[2J?" in shown
     assert "2 classes; train 12, val 6, test 6 images (here)" in shown
-    assert "3 trials and 2 seeds of at most 4 steps for each of 1 strategies" in shown
+    assert "3 trials and 2 seeds of at most 4 steps for full" in shown
     assert said in shown
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(120, 7), (80, 4), (75, 3)])
+def test_a_table_has_as_many_columns_as_there_is_room_for(monkeypatch, capsys, columns, shown):
+    summary = summarise(make_evidence())
+    headers, rows = table(summary)
+    said = {"study": "s", "table": {"headers": headers, "rows": rows}, "verdict": "v"}
+    monkeypatch.setattr(console, "terminal_width", lambda: columns)
+    console.conclude(said, Path("there"), "nowhere")
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    named = [header for header in headers if any(header in line for line in lines)]
+    assert len(named) == shown
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_list_is_wrapped_for_a_terminal_alone(monkeypatch, capsys):
+    for columns in (60, None):
+        monkeypatch.setattr(console, "terminal_width", lambda columns=columns: columns)
+        inspect.list_(inspect.Listing.strategies)
+        lines = capsys.readouterr().out.splitlines()
+        assert (max(map(len, lines)) <= 60) == (columns == 60)
+        assert (len(lines) > len(inspect.LISTINGS[inspect.Listing.strategies]())) == (columns == 60)

@@ -76,8 +76,8 @@ def test_they_are_part_of_a_run_s_key_and_none_is_not(tiny):
     ("setting", "said"),
     [
         ("class_weights=even", "training.class_weights: neither none, balanced, nor a power"),
-        ("class_weights=-1", "training.class_weights: Input should be greater than 0"),
-        ("class_weights=[1, 2]", "training.class_weights: Input should be a valid number"),
+        ("class_weights=-1", "training.class_weights: must be more than 0"),
+        ("class_weights=[1, 2]", "training.class_weights: must be a number"),
     ],
 )
 def test_what_they_can_not_be_is_one_line(setting, said):
