@@ -137,10 +137,10 @@ def _choose_side(data: Path) -> tuple[int, str]:
 
 def _side_in_time() -> int:
     """Return the side at which a study at the default budget takes PATIENCE on this machine's processors."""
-    runs = Tuning().trials * (1 - PRUNED) + Study.model_fields["seeds"].default
-    images = TRAIN_ALL * runs * DEFAULT_STEPS * Training().batch_size
+    trials = Tuning().trials * Study.model_fields["seeds"].default
+    images = TRAIN_ALL * trials * (1 - PRUNED) * DEFAULT_STEPS * Training().batch_size
     side = (PATIENCE * PIXELS_A_SECOND * usable_cpus() / images) ** 0.5
-    return int(side) // STRIDE * STRIDE
+    return round(side / STRIDE) * STRIDE
 
 
 def _most_labels(study: Study, parts: Split) -> dict[str, int]:
