@@ -4,6 +4,7 @@ What is chosen follows from the data and the machine, and not from a clock: the 
 it did before.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def _side_in_time() -> int:
     """Return the side at which a study at the default budget takes PATIENCE on this machine's processors."""
     trials = Tuning().trials * Study.model_fields["seeds"].default
     images = TRAIN_ALL * trials * (1 - PRUNED) * DEFAULT_STEPS * Training().batch_size
-    side = (PATIENCE * PIXELS_A_SECOND * usable_cpus() / images) ** 0.5
+    side = math.sqrt(PATIENCE * PIXELS_A_SECOND * usable_cpus() / images)
     return round(side / STRIDE) * STRIDE
 
 

@@ -126,7 +126,7 @@ def test_an_announcement_names_everything(capsys, grouped, said):
     shown = capsys.readouterr().out
     assert r"s: Why\x1b[2J?" in shown
     assert "2 classes; train 12, val 6, test 6 images (here)" in shown
-    assert "3 trials and 2 seeds of at most 4 steps for full" in shown
+    assert "3 trials of at most 4 steps for each of 2 seeds of full" in shown
     assert said in shown
 
 

@@ -143,7 +143,7 @@ class TestAStudyIsMadeUp:
         study = settled("my photos", "hymenoptera", None).study
         assert study.question == "What is the best way to use tf_efficientnet_lite0 on my photos?"
         assert study.scenario.similarity is None
-        assert study.tuning.trials == 6, "all else is as its file says"
+        assert study.training.steps == 150, "all else is as its file says"
         where = write_images(tmp_path / "hymenoptera_data")
         study = settled(str(where), "hymenoptera", None).study
         assert study.question.startswith("Ants or bees"), "what it was written for, at another place"
