@@ -9,22 +9,24 @@ import numpy as np
 from bench.core.errors import InputError
 from bench.data.dataset import UnreadableError
 from bench.data.decoding import SUFFIXES, open_image
+from bench.data.sources.table import read_table
 from bench.system.locations import is_marked
 
 SAMPLE = 200  # pictures, evenly spaced: the median of so many is near that of all
 
 
 def typical_size(data: Path) -> tuple[int, int]:
-    """Return the median width and height, in pixels, of the pictures below a folder or beside a table.
+    """Return the median width and height, in pixels, of the pictures below a folder or in a table.
 
     Raises:
         InputError: if there is none that can be opened.
     """
-    files = sorted(_pictures(data if data.is_dir() else data.parent))
+    listed = _pictures(data) if data.is_dir() else (row.path for row in read_table(data, "", ()))
+    files = sorted(listed)
     chosen = {int(place) for place in np.linspace(0, len(files) - 1, min(SAMPLE, len(files)))}
     sizes = [size for place in sorted(chosen) if (size := _size(files[place]))]
     if not sizes:
-        raise InputError("there is no picture that can be opened", str(data), "name a folder of images")
+        raise InputError("there is no picture that can be opened", str(data), "name one with images")
     width, height = np.median(sizes, axis=0).astype(int)
     return int(width), int(height)
 

@@ -204,6 +204,13 @@ class TestImageSize:
         mark(tmp_path / "reports" / "one")
         assert typical_size(tmp_path) == (40, 30)
 
+    def test_of_a_table_are_those_that_it_lists(self, tmp_path):
+        write_images(tmp_path, count=2, size=(40, 30), classes=("listed",))
+        write_images(tmp_path, count=9, size=(400, 300), classes=("other",))
+        table = tmp_path / "mine.csv"
+        table.write_text("file_name,label\nlisted/0.png,a\nlisted/1.png,b\nlisted/gone.png,b\n")
+        assert typical_size(table) == (40, 30)
+
     def test_without_a_picture_says_so(self, tmp_path):
         with pytest.raises(InputError, match="no picture that can be opened"):
             typical_size(tmp_path)
