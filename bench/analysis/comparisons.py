@@ -153,7 +153,7 @@ def _equal_pairs(strategies: int) -> frozenset[int]:
 
 
 def compare_all(
-    rows: Mapping[str, Mapping[int, int]], crossed: Crossed, margin: float
+    rows: Mapping[str, Mapping[int, int]], crossed: Crossed, margin: float, share: float = 1.0
 ) -> tuple[Comparison, ...]:
     """Compare every pair of strategies on the seeds that both have.
 
@@ -164,6 +164,7 @@ def compare_all(
         rows: strategy to seed to row of `crossed`. A pair without a common seed is left out.
         crossed: the scores of all runs.
         margin: the smallest difference that matters.
+        share: of the chance of a false alarm, for one of several looks: p-values are divided by it.
     """
     shared = {pair: sorted(set(rows[pair[0]]) & set(rows[pair[1]])) for pair in combinations(rows, 2)}
     sides = {
@@ -171,10 +172,10 @@ def compare_all(
         for pair, seeds in shared.items()
         if seeds
     }
-    differences = {pair: crossed.difference(*side, margin) for pair, side in sides.items()}
+    differences = {pair: crossed.difference(*side, margin).at_a_share(share) for pair, side in sides.items()}
     alphas = _alphas([difference.p for difference in differences.values()], len(rows))
     return tuple(
-        _comparison(pair, sides[pair], difference, margin, own, crossed)
+        _comparison(pair, sides[pair], difference, margin, own.at_a_share(share), crossed)
         for (pair, difference), own in zip(differences.items(), alphas, strict=True)
     )
 
@@ -186,6 +187,10 @@ class _Asked:
     adjusted: float | None
     now: float
     most: float
+
+    def at_a_share(self, share: float) -> "_Asked":
+        """Return what is asked of a p that is not divided by its share."""
+        return replace(self, now=self.now * share, most=self.most * share)
 
 
 def _alphas(p_values: Sequence[float | None], compared: int) -> list[_Asked]:

@@ -79,6 +79,7 @@ class Evidence:
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
         budget: the name of its preset.
+        wanted: how many seeds each strategy needs, where that depends on what was found; else the study's.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -97,6 +98,7 @@ class Evidence:
     run_pages: str = ""
     overlap: float = 0.0
     budget: str = "default"
+    wanted: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -114,6 +116,10 @@ class Evidence:
         """Every strategy that the study names or that has a run, in canonical order."""
         return canonical([*self.study.strategies, *self.runs["strategy"]])
 
+    def wanted_seeds(self, strategy: str) -> int:
+        """Return how many seeds a strategy needs, as far as that is known."""
+        return self.wanted.get(strategy, self.study.most_seeds)
+
     @property
     def lacking(self) -> list[str]:
         """What of the study is not there or failed, a line for each strategy concerned."""
@@ -121,9 +127,10 @@ class Evidence:
         for strategy in self.study.strategies:
             trials = int((self.trials["strategy"] == strategy).sum())
             own = self.runs[self.runs["strategy"] == strategy]
-            missing = sorted(set(range(1, self.study.seeds + 1)) - set(own["seed"]))
+            seeds = self.wanted_seeds(strategy)
+            missing = sorted(set(range(1, seeds + 1)) - set(own["seed"]))
             failed = sorted(own[own["status"] == "failed"]["seed"])
-            wanted = self.study.tuning.trials * self.study.seeds
+            wanted = self.study.tuning.trials * seeds
             parts = [f"{trials} of {wanted} trials"] * (trials < wanted)
             done = self.trials[(self.trials["strategy"] == strategy) & (self.trials["status"] == "done")]
             parts += ["no trial is done: its runs have the defaults"] * (bool(trials) and done.empty)

@@ -86,7 +86,7 @@ def result_of(
         letters="",
         done=len(done),
         failed=len(runs) - len(done),
-        missing=max(0, evidence.study.seeds - len(runs)),
+        missing=max(0, evidence.wanted_seeds(name) - len(runs)),
         test=crossed.estimate(list(rows[name].values())) if crossed and name in rows else None,
         test_mean=_mean(done[f"test_{evidence.study.metric}"]),
         val_mean=_mean(done[f"val_{evidence.study.metric}"]),

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bench.analysis.comparisons import Comparison, Place, compare_all, group, letters
+from bench.analysis.comparisons import Comparison, Place, group, letters
 from bench.analysis.errors_by_class import ClassResult, Confused, by_class, confused
 from bench.analysis.evidence import Evidence
-from bench.analysis.predictions.base import Predictions, read
+from bench.analysis.predictions.base import read
 from bench.analysis.recommendation import Recommendation, recommend
 from bench.analysis.results import Result, by_validation, result_of
 from bench.analysis.rules_of_thumb import Ruling, Standing, judge
+from bench.analysis.sequential import compare_in_looks
 from bench.analysis.statistics import measured
 from bench.analysis.training_length import undertrained, undertrained_in_words
 from bench.analysis.variance import Crossed
@@ -126,8 +127,8 @@ def _summary(evidence: Evidence) -> Summary:
     crossed = measured(metric, predictions, evidence.overlap) if predictions.correct.size else None
     order = by_validation(evidence)
     best = order[0] if order else None
-    rows = _rows(predictions, evidence.strategies)
-    pairs = compare_all(rows, crossed, study.smallest_effect) if crossed else ()
+    rows = predictions.by_strategy(evidence.strategies)
+    pairs = compare_in_looks(rows, crossed, study.smallest_effect, study.looks) if crossed else ()
     either_way = {(c.strategy, c.other): c for pair in pairs for c in (pair, pair.reversed())}
     comparisons = tuple(either_way[name, best] for name in rows if best and (name, best) in either_way)
     results = _results(evidence, rows, crossed, best, comparisons)
@@ -191,14 +192,6 @@ def _results(
         replace(result_of(evidence, rows, crossed, name, place), undertrained=rising.get(name))
         for name, place in places.items()
     )
-
-
-def _rows(predictions: Predictions, strategies: Sequence[str]) -> dict[str, dict[int, int]]:
-    """Return strategy to seed to row of the predictions, for the strategies that have any."""
-    rows: dict[str, dict[int, int]] = {}
-    for (name, seed), row in predictions.rows.items():
-        rows.setdefault(name, {})[seed] = row
-    return {name: rows[name] for name in strategies if name in rows}
 
 
 def _set_against(evidence: Evidence, order: Sequence[str]) -> str | None:

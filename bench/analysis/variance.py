@@ -135,6 +135,13 @@ class Difference:
     seeds: int
     spread: Spread
 
+    def at_a_share(self, share: float) -> "Difference":
+        """Return the same with its p-values divided by a share of the chance of a false alarm."""
+        p, below, above = (
+            None if p is None else min(1.0, p / share) for p in (self.p, self.p_below, self.p_above)
+        )
+        return replace(self, p=p, p_below=below, p_above=above)
+
     def reversed(self) -> "Difference":
         """Return the same with the sides swapped."""
         return replace(

@@ -106,7 +106,7 @@ def troubles(results: Sequence[Result]) -> tuple[str, ...]:
 
 def _overlap(evidence: Evidence) -> list[str]:
     """Say how alike the training sets of seeds are, and what was done about it."""
-    if not evidence.overlap or evidence.study.seeds < 2:
+    if not evidence.overlap or evidence.study.most_seeds < 2:
         return []
     if evidence.overlap == 1:
         return ["All seeds train on the same images: what is said holds for these, not for others."]

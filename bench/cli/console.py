@@ -138,7 +138,8 @@ def announce(plan: "Plan", chosen: Sequence[tuple[str, str]] = ()) -> None:
         say(f"  metric   {study.metric}, but {found}")
     say(f"  weights  {study.source.model}: {plan.origin.text}")
     trials = f"{study.tuning.trials} trial{'s' if study.tuning.trials > 1 else ''}"
-    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+    ends = " to ".join(map(str, dict.fromkeys((study.looks[0], study.most_seeds))))
+    seeds = f"{ends} seed{'s' if study.most_seeds > 1 else ''}"
     of = f"{len(study.strategies)} strategies" if len(study.strategies) > 1 else study.strategies[0]
     say(f"  budget   {trials} of at most {plan.evaluations[-1]} steps for each of {seeds} of {of}")
     for line in left_out.summarise(dataset.rejected):

@@ -62,7 +62,7 @@ class ArmRunner:
         if self.state.has_ended(final):
             self.study.emit(RunsSkipped(self.arm.strategy, 1, f"seed {seed}: found done"))
             return
-        name = f"seed {seed}/{self.study.plan.study.seeds}"
+        name = f"seed {seed}/{self.study.plan.study.most_seeds}"
         run = PlannedRun(final, name, lambda _row: True, self.state.tags)
         for _ in self.study.logger.do([run], self.state.run_id):
             pass

@@ -31,14 +31,13 @@ class Plan:
     @property
     def key(self) -> str:
         """SHA-256 over arms, tuning and budgets: the study's run in MLflow."""
-        return digest(
-            [[arm.key for arm in self.arms], self.study.tuning.model_dump(mode="json"), self.study.seeds]
-        )
+        study = self.study.model_dump(mode="json")
+        return digest([[arm.key for arm in self.arms], study["tuning"], study["seeds"]])
 
     @property
     def seeds(self) -> list[int]:
         """The seeds: each has its own split, its own tuning and its own final run."""
-        return list(range(1, self.study.seeds + 1))
+        return list(range(1, self.study.most_seeds + 1))
 
     @property
     def evaluations(self) -> tuple[int, ...]:
@@ -70,7 +69,7 @@ def plan(study: Study) -> Plan:
     check_strategies(study)
     origin = locate(study.source)
     dataset = loading.load(study.target, task=study.task)
-    parts = {seed: splits.split(dataset, study.target, seed) for seed in range(1, study.seeds + 1)}
+    parts = {seed: splits.split(dataset, study.target, seed) for seed in range(1, study.most_seeds + 1)}
     # What is not set is left out, so that a new optional setting changes no key.
     settings = {
         "data": dataset.digest,

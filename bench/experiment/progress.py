@@ -80,6 +80,13 @@ class Progress:
         """Announce an arm."""
         self.arms[strategy] = ArmState(strategy, runs, evaluations)
 
+    def extend(self, strategy: str, runs: int) -> None:
+        """Announce how many runs an arm has, as far as that is known; one that has them all is done."""
+        arm = self.arms[strategy]
+        arm.runs = runs
+        if arm.runs_done >= runs:
+            self.end_arm(strategy)
+
     def start_run(self, strategy: str, doing: str) -> None:
         """Note that a run begins: `doing` is "seed 2, trial 3/8" or "seed 2/5"."""
         arm = self.arms[strategy]

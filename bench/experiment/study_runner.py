@@ -33,7 +33,8 @@ class StudyRunner:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
         self.opened = OpenStudy(plan, options, progress.on_event)
         self.store = self.opened.store
-        self._todo: dict[str, set[int]] = {}  # strategy to seeds that are not done yet
+        self._over: dict[str, set[int]] = {}  # strategy to seeds that are done, or failed in this command
+        self._todo: dict[str, set[int]] = {}  # strategy to seeds that were scheduled and are not over
 
     def run(self) -> None:
         """Do all runs that are missing."""
@@ -41,13 +42,14 @@ class StudyRunner:
             if self.options.fresh:
                 self._forget()
             for arm in self.plan.arms:
-                runs = (self.study.tuning.trials + 1) * self.study.seeds
-                self.progress.plan(arm.strategy, runs, len(self.plan.evaluations))
-                self._todo[arm.strategy] = self._missing_seeds(arm.strategy)
+                self.progress.plan(arm.strategy, 0, len(self.plan.evaluations))
+                self._over[arm.strategy] = self._find_done(arm.strategy)
             jobs = self._jobs()
             if jobs or not self._is_closed():
                 with self._study_run() as study_run:
-                    self._schedule(jobs, study_run)
+                    while jobs:
+                        self._schedule(jobs, study_run)
+                        jobs = self._jobs()
             self.store.settle()
 
     def _forget(self) -> None:
@@ -67,15 +69,25 @@ class StudyRunner:
 
         Of a seed those strategies come first that train most: a long one that begins last keeps all waiting.
         """
-        longest_first = sorted(self._todo, key=_usually_frozen)
+        wanted = self._wanted_seeds()
+        self._todo = {name: set(range(1, seeds + 1)) - self._over[name] for name, seeds in wanted.items()}
+        for name, seeds in wanted.items():
+            self.progress.extend(name, (self.study.tuning.trials + 1) * seeds)
+        longest_first = sorted(wanted, key=_usually_frozen)
         return [
             Job(name, seed) for seed in self.plan.seeds for name in longest_first if seed in self._todo[name]
         ]
 
+    def _wanted_seeds(self) -> dict[str, int]:
+        """Return how many seeds each strategy needs, as far as that is known."""
+        first = self.study.looks[0]
+        if first == self.study.most_seeds or any(len(seeds) < first for seeds in self._over.values()):
+            return dict.fromkeys(self._over, first)
+        self.store.settle()
+        return dict(self.evidence().wanted)
+
     def _schedule(self, jobs: list[Job], study_run: str) -> None:
         """Have jobs done, here or in processes that each do some of them."""
-        if not jobs:
-            return
         self._open_arms(study_run)
         scheduler, work = self._scheduler()
         self.progress.say("loading torch and the source model ...")
@@ -111,14 +123,14 @@ class StudyRunner:
         experiment_id = self.store.connection.experiment_id
         return ProcessScheduler(count), WorkElsewhere(self.study, shared, experiment_id, arms)
 
-    def _on_done(self, job: Job) -> tuple[Job, ...]:
+    def _on_done(self, job: Job) -> None:
         """Note that a job is done."""
         todo = self._todo[job.strategy]
         todo -= {job.seed}
+        self._over[job.strategy].add(job.seed)
         if not todo:
             self.store.writer.close(self.opened.states[job.strategy].run_id, "FINISHED")
             self.progress.end_arm(job.strategy)
-        return ()
 
     def _most_at_once(self) -> int:
         """Return how many jobs there are to do side by side.
@@ -126,19 +138,16 @@ class StudyRunner:
         Of the whole study and not of what is missing: another number of processes has other threads each, and
         with them a study that is gone on with would get other last bits.
         """
-        return len(self.plan.arms) * self.study.seeds
+        return len(self.plan.arms) * self.study.most_seeds
 
-    def _missing_seeds(self, strategy: str) -> set[int]:
-        """Return the seeds of an arm of which anything is missing; show what is done."""
+    def _find_done(self, strategy: str) -> set[int]:
+        """Return the seeds of an arm that are done; show what is."""
         state = self.opened.states[strategy]
         tuners = state.tuners()
         trials, done = sum(len(tuner.finished) for tuner in tuners.values()), state.done(tuners)
         self.progress.skip_runs(strategy, trials, f"{trials} trials found done")
         self.progress.skip_runs(strategy, len(done), f"{len(done)} seeds found done")
-        missing = set(self.plan.seeds) - set(done)
-        if not missing:
-            self.progress.end_arm(strategy)
-        return missing
+        return set(done)
 
     @contextmanager
     def _study_run(self) -> Iterator[str]:

@@ -203,7 +203,7 @@ def _validate(values: dict[str, Any], where: str) -> Study:
 def _explain(error: ValidationError, where: str) -> InputError:
     """Turn pydantic's first complaint into one line: file, key, what, nearest valid key."""
     first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"] if not str(part).startswith("<")]  # a form of a value
     key = ".".join(location) or "study"
     if first["type"] == "extra_forbidden":
         return InputError(f"unknown key '{key}'", where, _nearest_key(location))

@@ -10,7 +10,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -198,6 +200,19 @@ class Tuning(Part):
     seed: int = 0
 
 
+class Seeds(Part):
+    """How many seeds there are: as many as settle what is compared."""
+
+    min: Annotated[int, Field(ge=2)]
+    max: Positive
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Seeds":
+        if self.min >= self.max:
+            raise ValueError(f"min {self.min} is not below max {self.max}")
+        return self
+
+
 class Study(Part):
     """The validated study."""
 
@@ -217,9 +232,27 @@ class Study(Part):
     )
     training: Training = Training()
     tuning: Tuning = Tuning()
-    seeds: Positive = 5
+    seeds: Annotated[
+        Annotated[Positive, Tag("<number>")] | Annotated[Seeds, Tag("<range>")],
+        Discriminator(lambda value: "<range>" if isinstance(value, dict | Seeds) else "<number>"),
+    ] = 5
     metric: Annotated[str, _known(METRICS)] = "accuracy"  # not set: the default of the task
     smallest_effect: Above = 0.02  # in the metric: what differs by less is equivalent
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many seeds the strategies are compared, rising; what is open then gets more of them."""
+        if isinstance(self.seeds, int):
+            return (self.seeds,)
+        doubled = [self.seeds.min]
+        while 2 * doubled[-1] < self.seeds.max:
+            doubled.append(2 * doubled[-1])
+        return (*doubled, self.seeds.max)
+
+    @property
+    def most_seeds(self) -> int:
+        """The number of seeds, or the most that there may be."""
+        return self.looks[-1]
 
     @model_validator(mode="before")
     @classmethod

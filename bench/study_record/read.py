@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.core.errors import NotStoredError
@@ -96,6 +97,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         InputError: if a file that belongs to a run is gone.
     """
     from bench.analysis.evidence import Evidence
+    from bench.analysis.sequential import wanted_seeds
 
     study = resolved(store, found)
     facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
@@ -103,8 +105,7 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         runs, trials = _runs(store, study, facts.arms)
     done = [run for run in runs if run.status is Status.DONE]
     tables = frames.table(runs), frames.table(trials, "trial")
-    whole = len(runs) == study.seeds * len(study.strategies)
-    return Evidence(
+    evidence = Evidence(
         study=study,
         runs=tables[0],
         trials=tables[1],
@@ -120,8 +121,10 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         run_pages=store.connection.run_pages,
         overlap=facts.overlap,
         budget=found.tags.get("budget", "default"),
-        fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "",
     )
+    evidence = replace(evidence, wanted=wanted_seeds(evidence))
+    whole = len(runs) == sum(evidence.wanted.values())
+    return replace(evidence, fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "")
 
 
 def _ranks(study: Study) -> bool:
@@ -165,7 +168,7 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
                 if run.tags["bench.params"] == best.get(run.tags["seed"])
                 and run.tags.get(GENERATION) == generation
             ]
-            runs += frames.by_seed(finals, range(1, study.seeds + 1))
+            runs += frames.by_seed(finals, range(1, study.most_seeds + 1))
     return runs, trials
 
 
@@ -179,7 +182,7 @@ def trials_of(store: RunStore, study: Study, arm_key: str) -> dict[int, list[Fou
     ]
     generation = found[0].tags.get(GENERATION) if found else None
     tuned = frames.trials_by_seed(run for run in found if run.tags.get(GENERATION) == generation)
-    return {seed: own for seed, own in tuned.items() if 1 <= seed <= study.seeds}
+    return {seed: own for seed, own in tuned.items() if 1 <= seed <= study.most_seeds}
 
 
 def _changed_settings(before: Study, now: Study) -> str:

@@ -57,7 +57,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         provenance=provenance_of_plan(plan, pairs),
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
-        overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.seeds + 1)]),
+        overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.most_seeds + 1)]),
     )
     sizes_of_files: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -105,7 +105,7 @@ class TrainingSetup:
             study, training = self.study, self.study.training
             strategies = [STRATEGIES[name] for name in study.strategies]
             plans = [strategy.plan(len(self.stages), strategy.defaults) for strategy in strategies]
-            runs = sum(plan.trains_all for plan in plans) * study.tuning.trials * study.seeds
+            runs = sum(plan.trains_all for plan in plans) * study.tuning.trials * study.most_seeds
             sizes = Counter(len(batch) for batch in batches(np.arange(images), training.batch_size))
             taken = evaluation_steps(training, images)[-1] * runs
             steps = {size: round(taken * count / sizes.total()) for size, count in sizes.items()}

@@ -1,4 +1,4 @@
-"""Jobs done by each scheduler: one that is done may ask for others, a process that dies is replaced."""
+"""Jobs done by each scheduler: each once, and a process that dies is replaced."""
 
 import multiprocessing
 import os
@@ -23,13 +23,9 @@ from bench.experiment.study_runner import StudyRunner
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 
-FIRST = [Job("full", 1), Job("scratch", 1)]
-ALL = sorted(str(Job(strategy, seed)) for strategy in ("full", "scratch") for seed in (1, 2, 3))
-
-
-def more_after(job):
-    """The first seed asks for two more."""
-    return [Job(job.strategy, seed) for seed in (2, 3)] if job.seed == 1 else []
+OF_FULL = [Job("full", seed) for seed in (1, 2, 3)]
+JOBS = [Job(strategy, seed) for seed in (1, 2, 3) for strategy in ("full", "scratch")]
+NAMES = sorted(map(str, JOBS))
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Elsewhere:
         def do(job):
             emit(Message(str(job)))
             asked.append(job)
-            return asked != FIRST[:1]
+            return asked != JOBS[:1]
 
         return do
 
@@ -98,21 +94,13 @@ def scheduler(request):
     return request.param
 
 
-def follow(seen):
-    def on_done(job):
-        seen.append(job)
-        return more_after(job)
-
-    return on_done
-
-
 def test_every_job_is_done_once_in_the_environment_of_now(scheduler, tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path))
     seen, events = [], []
-    scheduler.run(FIRST, Recording(str(tmp_path)), follow(seen), events.append)
+    scheduler.run(JOBS, Recording(str(tmp_path)), seen.append, events.append)
     lines = [line.split(" ", 2) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(job for _, _, job in lines) == sorted(map(str, seen)) == ALL
-    assert sorted(event.text for event in events) == ALL
+    assert sorted(job for _, _, job in lines) == sorted(map(str, seen)) == NAMES
+    assert sorted(event.text for event in events) == NAMES
     assert {home for _, home, _ in lines} == {str(tmp_path)}
     here = isinstance(scheduler, SerialScheduler)
     assert (str(os.getpid()) in {number for number, _, _ in lines}) == here
@@ -120,15 +108,15 @@ def test_every_job_is_done_once_in_the_environment_of_now(scheduler, tmp_path, m
 
 def test_what_is_done_elsewhere_is_asked_for_again_after_the_rest():
     events, seen = [], []
-    SerialScheduler().run(FIRST, Elsewhere(), lambda job: seen.append(job) or (), events.append)
+    SerialScheduler().run(JOBS[:2], Elsewhere(), seen.append, events.append)
     assert [event.text for event in events] == ["full, seed 1", "scratch, seed 1", "full, seed 1"]
     assert [job.strategy for job in seen] == ["scratch", "full"]
 
 
 def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
     seen, events = [], []
-    ProcessScheduler(2).run(FIRST, Dying(str(tmp_path), 2), follow(seen), events.append)
-    assert sorted(map(str, seen)) == ALL
+    ProcessScheduler(2).run(JOBS, Dying(str(tmp_path), 2), seen.append, events.append)
+    assert sorted(map(str, seen)) == NAMES
     assert len(events) == 2
     assert {type(event) for event in events} == {JobLost}
     assert {event.ending for event in events} == {"SIGKILL"}
@@ -137,7 +125,7 @@ def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path):
 def test_a_job_that_kills_again_and_again_is_given_up(tmp_path):
     job, work = Job("full", 2), Dying(str(tmp_path), 99)
     with pytest.raises(InputError, match="seed 2: 3 processes died over one job, the last by SIGKILL"):
-        ProcessScheduler(2).run([job], work, follow([]), lambda _event: None)
+        ProcessScheduler(2).run([job], work, lambda _job: None, lambda _event: None)
 
 
 def kill_idle():
@@ -148,17 +136,16 @@ def kill_idle():
 
 
 def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(tmp_path):
-    """All are idle between the only job and those that come with it."""
+    """The only one is idle between two jobs."""
     seen, events = [], []
 
     def on_done(job):
         seen.append(job)
         if job.seed == 1:
             kill_idle()
-        return more_after(job)
 
     work = Dying(str(tmp_path), 0)
-    ProcessScheduler(1).run(FIRST[:1], work, on_done, events.append)
+    ProcessScheduler(1).run(OF_FULL, work, on_done, events.append)
     assert list(map(str, seen)) == ["full, seed 1", "full, seed 2", "full, seed 3"]
     assert [event.text for event in events] == [
         "bench: a process died while it had nothing to do (SIGKILL); it is replaced"
@@ -178,7 +165,7 @@ def test_a_process_that_dies_as_a_job_is_sent_to_it_is_replaced(tmp_path, monkey
         return connection
 
     monkeypatch.setattr(processes._WorkerPool, "idle", dying)
-    ProcessScheduler(1).run(FIRST[:1], Dying(str(tmp_path), 0), follow(seen), events.append)
+    ProcessScheduler(1).run(OF_FULL, Dying(str(tmp_path), 0), seen.append, events.append)
     assert list(map(str, seen)) == ["full, seed 1", "full, seed 2", "full, seed 3"]
     assert events == [JobLost("full, seed 2", "SIGKILL")]
 
@@ -187,7 +174,7 @@ def test_a_process_that_dies_as_a_job_is_sent_to_it_is_replaced(tmp_path, monkey
 def test_an_input_error_arrives_as_it_was_raised(scheduler, error):
     with pytest.raises(error) as caught:
         scheduler.run(
-            FIRST[:1], Raising(error, ("no such thing", "here", "try another")), follow([]), lambda _: None
+            JOBS[:1], Raising(error, ("no such thing", "here", "try another")), print, lambda _: None
         )
     assert type(caught.value) is error
     assert (caught.value.what, caught.value.where, caught.value.remedy) == (
@@ -200,9 +187,7 @@ def test_an_input_error_arrives_as_it_was_raised(scheduler, error):
 def test_what_a_job_raises_is_raised_once_and_not_tried_again():
     events = []
     with pytest.raises(JobError, match=r"full, seed 1:\n(.*\n)*ZeroDivisionError: by nothing") as caught:
-        ProcessScheduler(1).run(
-            FIRST[:1], Raising(ZeroDivisionError, ("by nothing",)), follow([]), events.append
-        )
+        ProcessScheduler(1).run(JOBS[:1], Raising(ZeroDivisionError, ("by nothing",)), print, events.append)
     assert "in do" in str(caught.value)
     assert events == [Message("tried")]
 

@@ -138,6 +138,23 @@ def assert_every_tuning_is_found(runner):
         assert all(len(trial.intermediate_values) >= 1 for trial in shown.trials)
 
 
+def test_seeds_are_added_where_they_decide_and_found_again(run):
+    """Interrupted before the first comparison or after it, the study comes to the same seeds and numbers."""
+    many = ("seeds={min: 2, max: 5}", "smallest_effect=0.3", "tuning.trials=2")
+    undisturbed, watched = run("a", "whole", *many)
+    wanted = undisturbed.evidence().wanted
+    assert set(wanted.values()) <= {2, 4, 5}
+    assert max(wanted.values()) > 2, "the comparison is open after two seeds"
+    assert len(watched.of(RunStarted)) == sum(3 * seeds for seeds in wanted.values())
+    assert undisturbed.evidence().fingerprint == undisturbed.fingerprint
+    _, watched = run("a", "whole", *many)
+    assert watched.of(RunStarted) == []
+    for number, done in enumerate((3, 13)):
+        _, watched = run("b", f"half {number}", *many, stop_after=done)
+        resumed, _ = run("c", f"half {number}", *many)
+        assert_equal(undisturbed, resumed)
+
+
 def test_what_is_forgotten_does_not_count_and_is_forgotten_in_the_store(run):
     first, _ = run("a", "store")
     fresh, watched = run("b", "store", fresh=True)

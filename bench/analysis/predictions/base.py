@@ -39,6 +39,13 @@ class Predictions:
     scores: np.ndarray | None = None
     group_names: tuple[str, ...] = ()
 
+    def by_strategy(self, strategies: Iterable[str]) -> dict[str, dict[int, int]]:
+        """Return strategy to seed to row, for those of the strategies that have any."""
+        rows: dict[str, dict[int, int]] = {}
+        for (name, seed), row in self.rows.items():
+            rows.setdefault(name, {})[seed] = row
+        return {name: rows[name] for name in strategies if name in rows}
+
     @cached_property
     def groups(self) -> np.ndarray:
         """Which images belong together, int, shape (N,): the same number for those of a group."""

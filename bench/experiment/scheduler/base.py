@@ -23,7 +23,7 @@ class Job:
 
 
 DoJob = Callable[[Job], bool]  # False: another command is doing it, so ask again later
-OnDone = Callable[[Job], Sequence[Job]]  # returns the jobs that are to be done now, too
+OnDone = Callable[[Job], None]
 
 
 class Work(Protocol):
@@ -41,13 +41,13 @@ class Scheduler(Protocol):
     """Does jobs."""
 
     def run(self, jobs: Sequence[Job], work: Work, on_done: OnDone, on_event: OnEvent) -> None:
-        """Do all jobs, and all that come with them; return when none is left.
+        """Do all jobs; return when none is left.
 
         A job that another command is doing is asked for again after the rest. One whose process dies is done
         anew, some few times; one that raises is not, since it would raise again.
 
         Args:
-            jobs: to begin with.
+            jobs: those that are to begin first come first.
             work: how they are done.
             on_done: called by the caller's thread after each job.
             on_event: called by the caller's thread with all that happens.

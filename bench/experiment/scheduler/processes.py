@@ -90,7 +90,10 @@ class ProcessScheduler:
                         continue
                     if isinstance(message, Done):
                         job = busy.pop(ready)
-                        queue += on_done(job) if message.done else [job]
+                        if message.done:
+                            on_done(job)
+                        else:
+                            queue.append(job)
                     elif isinstance(message, Refused):
                         raise message.error
                     elif isinstance(message, Crashed):

@@ -14,4 +14,7 @@ class SerialScheduler:
         do, queue = work.open(on_event), list(jobs)
         while queue:
             job = queue.pop(0)
-            queue += on_done(job) if do(job) else [job]
+            if do(job):
+                on_done(job)
+            else:
+                queue.append(job)
