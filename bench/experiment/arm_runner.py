@@ -54,7 +54,7 @@ class ArmRunner:
 
     def _do(self, seed: int) -> None:
         """Run the trials that are missing, and then the final run, unless another command has done it."""
-        tuner = self.state.tuners()[seed]
+        tuner = self.state.tuner(seed)
         together = self.study.setup.trains_only_head(self.arm) if tuner.missing else False
         tuner.run(lambda asked: self._trials(seed, asked), together=together)
         self.state.remember(seed, tuner.finished.values())

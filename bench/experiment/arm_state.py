@@ -88,9 +88,18 @@ class ArmState:
 
     def tuners(self) -> dict[int, Tuner]:
         """Return the tuning of each seed, as far as it is."""
-        for seed, trials in self._stored_trials().items():
-            self.remember(seed, trials)
+        self._take_in()
         return {seed: self._tuner(seed) for seed in self.plan.seeds}
+
+    def tuner(self, seed: int) -> Tuner:
+        """Return the tuning of a seed, as far as it is; that of others may wait for a store that is away."""
+        self._take_in(seed)
+        return self._tuner(seed)
+
+    def _take_in(self, seed: int | None = None) -> None:
+        """Remember what the store has, of a seed or of all."""
+        for found, trials in self._stored_trials(seed).items():
+            self.remember(found, trials)
 
     def _tuner(self, seed: int) -> Tuner:
         strategy, finished = STRATEGIES[self.arm.strategy], self._remembered.get(seed, {})
@@ -105,13 +114,13 @@ class ArmState:
         trials = {seed: tuple(known.values()) for seed, known in self._remembered.items()}
         return ArmSnapshot(self.run_id, self.generation, trials)
 
-    def _stored_trials(self) -> dict[int, list[FinishedTrial]]:
+    def _stored_trials(self, seed: int | None) -> dict[int, list[FinishedTrial]]:
         """Return the trials in the store that count: of this tuning, and not failed in passing before."""
         study, reader = self.plan.study, self.store.reader
         tuning = tuning_identity(study)
         found = [
             run
-            for run in self.store.trials(self.arm.key, self._keys_of_trials())
+            for run in self.store.trials(self.arm.key, self._keys_of_trials(), seed)
             if run.tags.get("bench.tuning") == tuning and run.tags.get(GENERATION, "") == self.generation
         ]
         by_seed = frames.trials_by_seed([run for run in found if self._counts(run)])

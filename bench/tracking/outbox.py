@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Outbox:
         """Return the operations that wait; what can't be read is left out."""
         return [op for op in map(_readable, self._lines()) if op]
 
-    def ended_keys(self, arm_key: str = "") -> set[str]:
-        """Return the run keys of which a result waits to be delivered; of one arm, or of all."""
+    def ended_keys(self, having: Mapping[str, str] | None = None) -> set[str]:
+        """Return the run keys of which a result waits to be delivered, of runs that have these tags."""
         if self.is_empty:
             return set()
         waiting = self.waiting()
@@ -52,7 +52,7 @@ class Outbox:
         return {
             own["bench.run_key"]
             for own in tags
-            if "bench.run_key" in own and arm_key in {"", own.get("bench.arm_key")}
+            if "bench.run_key" in own and (having or {}).items() <= own.items()
         }
 
     def add(self, operation: Operation) -> None:

@@ -71,9 +71,10 @@ class Reader:
         )
         return {run.data.tags["strategy"]: run.info.run_id for run in found}
 
-    def runs_of_arm(self, arm_key: str, purpose: Purpose) -> list[FoundRun]:
-        """Return an arm's runs that came to an end by themselves, newest first."""
-        return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'")
+    def runs_of_arm(self, arm_key: str, purpose: Purpose, seed: int | None = None) -> list[FoundRun]:
+        """Return an arm's runs that came to an end by themselves, newest first; of one seed, or of all."""
+        of_seed = "" if seed is None else f" and tags.seed = '{seed}'"
+        return self._ended(purpose, f" and tags.\"bench.arm_key\" = '{arm_key}'{of_seed}")
 
     def has_ended(self, key: str, since: float, tags: Mapping[str, str] = NOTHING) -> bool:
         """Say whether the final run of a key is DONE, or FAILED after a time in seconds since 1970."""

@@ -148,20 +148,23 @@ class RunStore:
         for run_id in self.reader.arm_tags(arm_key):
             self.writer.write(run_id, [], {}, {GENERATION: generation})
 
-    def trials(self, arm_key: str, known: Collection[str]) -> list[FoundRun]:
+    def trials(self, arm_key: str, known: Collection[str], seed: int | None = None) -> list[FoundRun]:
         """Return an arm's trials that came to an end by themselves, newest first; none if the store is away.
 
         Args:
             arm_key: the arm's.
             known: the run keys of those that the caller knows.
+            seed: theirs; None: of all seeds.
 
         Raises:
             StoreAwayError: if others wait to be delivered and can't be: they must not be done again.
         """
-        if self._outbox and self._outbox.ended_keys(arm_key) - set(known):
+        having = {"bench.arm_key": arm_key, "purpose": Purpose.TRIAL.value}
+        having |= {} if seed is None else {"seed": str(seed)}
+        if self._outbox and self._outbox.ended_keys(having) - set(known):
             self.settle()
         try:
-            return self.reader.runs_of_arm(arm_key, Purpose.TRIAL)
+            return self.reader.runs_of_arm(arm_key, Purpose.TRIAL, seed)
         except StoreAwayError:
             if self._outbox is None:
                 raise

@@ -124,7 +124,7 @@ def test_a_run_gives_table_report_and_rows(finished):
     runs, trials = (pd.read_csv(report / name) for name in ("runs.csv", "trials.csv"))
     assert set(runs["strategy"]) == set(STRATEGIES)
     assert (runs.groupby("strategy")["seed"].agg(list).map(sorted).map(tuple) == (1, 2)).all()
-    assert (trials.groupby("strategy").size() == 2).all()
+    assert (trials.groupby(["strategy", "seed"]).size() == 2).all()
     assert not [column for column in trials.columns if column.startswith("test")], "tuning never sees test"
     frozen = runs[runs["strategy"] == "feature_extractor"]["trainable_parameters"]
     assert (frozen == 512 * 3 + 3).all()
@@ -211,7 +211,7 @@ def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
     folder, _ = finished
     arguments = ("run", "--study", "stripes.yaml", "--strategy", "feature_extractor", "--seeds", "3")
     done = bench(folder, *arguments, "--output", tmp_path)
-    assert "feature_extractor: 2 trials found done" in done.stderr
+    assert "feature_extractor: 4 trials found done" in done.stderr
     assert "seed 3/3" in done.stderr
     assert "seed 1/3" not in done.stderr
 
@@ -221,7 +221,7 @@ def interrupt(made, home, command):
     with tempfile.TemporaryDirectory() as logs:
         running = Command(made, command, Path(logs), BENCH_HOME=str(home))
         while running.process.is_alive():
-            if running.errors.exists() and "trial 1/2" in running.errors.read_text():
+            if running.errors.exists() and "seed 1, trial 1/2" in running.errors.read_text():
                 os.kill(running.process.pid, signal.SIGINT)
                 break
             time.sleep(0.05)
@@ -248,8 +248,8 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
             checkpoint.write_bytes(b"of before")
         interrupt(made, home, [*command, *fresh])
         done = bench(made, *command, BENCH_HOME=str(home))
-        assert "trial 1/2" not in done.stderr
-        assert "trial 2/2" in done.stderr
+        assert "seed 1, trial 1/2" not in done.stderr
+        assert "seed 1, trial 2/2" in done.stderr
         tables = [pd.read_csv(report / name) for name in ("runs.csv", "trials.csv")]
         found.append({run_id for table in tables for run_id in table["mlflow_run_id"]})
         numbers.append(tables[0][["seed", "val_loss", "test_loss"]].to_dict())
@@ -495,7 +495,7 @@ def test_a_linear_probe_is_a_strategy_like_the_others(made):
     )
     assert "linear_probe is best" in done.stdout
     report = made / "p" / "stripes"
-    assert (pd.read_csv(report / "trials.csv")["param_l2_strength"] > 0).sum() == 3
+    assert (pd.read_csv(report / "trials.csv")["param_l2_strength"] > 0).sum() == 2 * 3
     assert pd.read_csv(report / "runs.csv")["test_accuracy"].min() > 0.5
 
 

@@ -107,8 +107,8 @@ def test_an_announcement_names_everything(capsys, grouped, said):
     if grouped:
         dataset = dataset.grouped([str(number) for number in np.arange(24) // 6], "drive")
     study = SimpleNamespace(
-        name="s", question="Why\x1b[2J?", strategies=["full"], seeds=2, target=Target(data="d"),
-        tuning=SimpleNamespace(trials=3), training=SimpleNamespace(),
+        name="s", question="Why\x1b[2J?", strategies=["full"], target=Target(data="d"),
+        looks=(2,), most_seeds=2, tuning=SimpleNamespace(trials=3), training=SimpleNamespace(),
         source=SimpleNamespace(model="timm/x"), metric="accuracy",
     )  # fmt: skip
     split = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24))

@@ -107,7 +107,7 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
     home, log = tmp_path / "home", tmp_path / "home" / "log"
     uri = ("--tracking-uri", server.url)
     process = bench.start(home, *STRATEGY, *uri)
-    wait_for(log, "full: trial 2/5")
+    wait_for(log, "full: seed 1, trial 2/5")
     server.stop()
     wait_for(log, "what is logged waits in")
     if back == "while it runs":
@@ -121,7 +121,7 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
         assert "delivers them once it is back" in log.read_text()
         server.start()
     else:
-        wait_for(log, "full: trial 5/5")
+        wait_for(log, "full: seed 1, trial 5/5")
         process.kill()
         process.join()
         server.start()
@@ -139,7 +139,7 @@ def test_processes_that_begin_while_the_server_is_away(bench, server, tmp_path):
     wait_for(log, "loading torch")  # the study is open; its processes take seconds to begin
     server.stop()
     wait_for(log, "what is logged waits in")
-    wait_for(log, "full: trial 1/5")
+    wait_for(log, "full: seed 1, trial 1/5")
     server.start()
     process.join(240)
     assert process.exitcode == 0, log.read_text()[-3000:]
@@ -170,7 +170,7 @@ def test_a_store_that_fails_and_is_mended(bench, failing, expected, tmp_path):
     home, log = tmp_path / "home", tmp_path / "home" / "log"
     where, impatient = ("--tracking-uri", uri), {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
     process = bench.start(home, *STRATEGY, *where, **impatient)
-    wait_for(log, "full: trial 2/5")
+    wait_for(log, "full: seed 1, trial 2/5")
     fail()
     wait_for(log, "what is logged waits in")
     mend()
@@ -258,6 +258,7 @@ def test_a_trial_that_waits_to_be_delivered_is_not_done_again(locked_database):
         with pytest.raises(StoreAwayError, match="wait in"):
             after.trials(trial.arm.key, ())
         assert after.trials(ARMS["scratch"].key, ()) == after.trials(trial.arm.key, [trial.key]) == []
+        assert after.trials(trial.arm.key, (), trial.seed + 1) == [], "those of another seed may wait"
     (delivered,) = after.trials(trial.arm.key, ())
     assert delivered.metrics["val/accuracy"] == done(trial).metrics["val/accuracy"]
 
