@@ -109,7 +109,9 @@ def test_one_folder_imports_a_library(library):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *(["list", what] for what in ("studies", "tasks", "metrics"))], ids=" ".join
+    "arguments",
+    [["--help"], *(["list", what] for what in ("studies", "tasks", "metrics", "baselines"))],
+    ids=" ".join,
 )
 def test_quick_commands_import_nothing_heavy(arguments, tmp_path):
     script = (

@@ -15,7 +15,8 @@ ALPHA = 1 - LEVEL
 POWER = 0.8
 
 Relation = Literal["better", "worse", "equivalent", "undecided"]
-Place = Relation | Literal["best", "not compared", "no result"]  # of a strategy, against the best
+# Of a strategy, against the best; a baseline is set against nothing.
+Place = Relation | Literal["best", "not compared", "no result", "baseline"]
 OPPOSITE: dict[Relation, Relation] = {"better": "worse", "worse": "better"}
 
 

@@ -80,6 +80,7 @@ class Evidence:
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
         budget: the name of its preset.
         wanted: how many seeds each strategy needs, where that depends on what was found; else the study's.
+        baselines: the same of the study's baselines, as if they were strategies; None: it has none.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -100,6 +101,7 @@ class Evidence:
     budget: str = "default"
     wanted: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    baselines: "Evidence | None" = None
 
     def __post_init__(self) -> None:
         for name, columns, by in (

@@ -43,6 +43,7 @@ class Summary:
         margin: the smallest difference that matters, as the study has it.
         smoke: whether it is of a smoke test, which names no best, compares nothing and rules on nothing.
         image_groups: how many groups the test images come in; as many as images where none belong together.
+        baselines: what they reached: in no comparison, and nothing follows from them.
     """
 
     study: str
@@ -66,6 +67,7 @@ class Summary:
     margin: float = 0.02
     image_groups: int = 0
     smoke: bool = False
+    baselines: tuple[Result, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -168,7 +170,16 @@ def _summary(evidence: Evidence) -> Summary:
         data_digest=str(evidence.provenance.get("data digest", "")),
         margin=study.smallest_effect,
         image_groups=crossed.groups if crossed else 0,
+        baselines=_baselines(evidence.baselines) if evidence.baselines else (),
     )
+
+
+def _baselines(evidence: Evidence) -> tuple[Result, ...]:
+    """Return a result for each baseline, with its interval."""
+    predictions, metric = read(evidence), METRICS[evidence.study.metric]
+    crossed = measured(metric, predictions, evidence.overlap) if predictions.correct.size else None
+    rows = predictions.by_strategy(evidence.strategies)
+    return tuple(result_of(evidence, rows, crossed, name, "baseline") for name in evidence.strategies)
 
 
 GOOD: tuple[Place, ...] = ("better", "equivalent", "undecided")  # against the best

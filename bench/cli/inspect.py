@@ -40,6 +40,7 @@ class Listing(Enum):
     strategies = "strategies"
     tasks = "tasks"
     metrics = "metrics"
+    baselines = "baselines"
     datasets = "datasets"
     models = "models"
 
@@ -49,7 +50,7 @@ def list_(
     filter_: Annotated[str, typer.Argument(metavar="FILTER", help="part of the name")] = "",
     _debug: Debug = False,
 ) -> None:
-    """List studies, or strategies, tasks, metrics, data sets or models."""
+    """List studies, or strategies, tasks, metrics, baselines, data sets or models."""
     everything = LISTINGS[what]()
     rows = [row for row in everything if filter_.lower() in row[0].lower()]
     if not rows:
@@ -95,6 +96,12 @@ def _metrics() -> Rows:
     return [(m.name, f"{m.summary}{lower[m.direction]} ({', '.join(m.tasks)})") for m in METRICS.values()]
 
 
+def _baselines() -> Rows:
+    from bench.study.baselines import BASELINES
+
+    return [(baseline.name, baseline.summary) for baseline in BASELINES.values()]
+
+
 def _datasets() -> Rows:
     from bench.data.sources.base import MASK_SOURCES, SOURCES
 
@@ -113,6 +120,7 @@ LISTINGS: dict[Listing, Callable[[], Rows]] = {
     Listing.strategies: _strategies,
     Listing.tasks: _tasks,
     Listing.metrics: _metrics,
+    Listing.baselines: _baselines,
     Listing.datasets: _datasets,
     Listing.models: _models,
 }

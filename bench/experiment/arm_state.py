@@ -152,7 +152,11 @@ class ArmState:
 
     def done(self, tuners: Mapping[int, Tuner]) -> dict[int, FoundRun]:
         """Return by seed the final runs that are done, of the seeds that are tuned."""
-        keys = {self.final(s, tuner).key: s for s, tuner in tuners.items() if not tuner.missing}
+        return self.found([self.final(s, tuner) for s, tuner in tuners.items() if not tuner.missing])
+
+    def found(self, finals: Iterable[RunSpec]) -> dict[int, FoundRun]:
+        """Return by seed which of some final runs are done."""
+        keys = {final.key: final.seed for final in finals}
         found = self.store.find(keys, {"bench.arm_key": self.arm.key, **self.tags})
         return {keys[key]: run for key, run in found.items()}
 

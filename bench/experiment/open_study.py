@@ -12,6 +12,7 @@ from bench.experiment.machine import Machine, this_machine
 from bench.experiment.options import Options
 from bench.experiment.plan import Plan
 from bench.experiment.run_logger import RunLogger
+from bench.study.schema import Head, Study, with_changes
 from bench.study_record.read import EXPERIMENT
 from bench.tracking.store import open_study_store
 
@@ -43,6 +44,7 @@ class OpenStudy:
         self.store = open_study_store(self.options.tracking_uri, experiment, self.experiment_id)
         self.machine: Machine = this_machine()
         self.states = {arm.strategy: self._state(arm) for arm in self.plan.arms}
+        self.baselines = {arm.strategy: self._state(arm) for arm in self.plan.baselines}
 
     def _state(self, arm: Arm) -> ArmState:
         return ArmState(self.plan, arm, self.store, self.options, self.arms.get(arm.strategy))
@@ -57,15 +59,20 @@ class OpenStudy:
     @cached_property
     def setup(self) -> "TrainingSetup":
         """What runs train on, built when the first one needs it: a finished study never imports torch."""
+        return self._setup(self.plan.study)
+
+    @cached_property
+    def setup_of_pooled_features(self) -> "TrainingSetup":
+        """The same with a linear head, whatever the study's is: it reads what baselines compare."""
+        study, linear = self.plan.study, Head()
+        return self.setup if study.head.kind == linear.kind else self._setup(with_changes(study, head=linear))
+
+    def _setup(self, study: Study) -> "TrainingSetup":
         from bench.training.setup import Compute, TrainingSetup
 
         plan, options = self.plan, self.options
-        return TrainingSetup(
-            plan.study,
-            plan.dataset,
-            plan.origin,
-            Compute(options.device, options.threads, options.deterministic),
-        )
+        compute = Compute(options.device, options.threads, options.deterministic)
+        return TrainingSetup(study, plan.dataset, plan.origin, compute)
 
     @cached_property
     def executor(self) -> "RunExecutor":

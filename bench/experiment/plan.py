@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.core.errors import InputError
 from bench.core.hashing import digest
-from bench.core.runs import Arm
+from bench.core.runs import Arm, Purpose, RunSpec
 from bench.data import loading, splits
 from bench.data.dataset import Dataset, Split
 from bench.models.weights import Origin, locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.allowance import evaluation_steps
+from bench.study.baselines import BASELINES
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
@@ -27,6 +29,7 @@ class Plan:
     origin: Origin
     splits: Mapping[int, Split]
     arms: tuple[Arm, ...]
+    baselines: tuple[Arm, ...] = ()
 
     @property
     def key(self) -> str:
@@ -38,6 +41,10 @@ class Plan:
     def seeds(self) -> list[int]:
         """The seeds: each has its own split, its own tuning and its own final run."""
         return list(range(1, self.study.most_seeds + 1))
+
+    def runs_of_baseline(self, arm: Arm) -> list[RunSpec]:
+        """Return the runs of a baseline: one for each seed that no strategy can do without."""
+        return [RunSpec(arm, {}, seed, Purpose.FINAL) for seed in self.seeds[: self.study.looks[0]]]
 
     @property
     def evaluations(self) -> tuple[int, ...]:
@@ -87,4 +94,12 @@ def plan(study: Study) -> Plan:
         Arm(study.name, name, {**settings, "strategy": STRATEGIES[name].fingerprint})
         for name in study.strategies
     )
-    return Plan(study, dataset, origin, parts, arms)
+    baselines = tuple(Arm(study.name, name, _seen_by(name, settings)) for name in study.baselines)
+    return Plan(study, dataset, origin, parts, arms, baselines)
+
+
+def _seen_by(baseline: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the numbers of a baseline: nothing that is trained by gradient steps."""
+    of_images = {"data", "target", "metric"}
+    of_features = {"model", "weights", "normalisation"} if BASELINES[baseline].frozen else set()
+    return {name: settings[name] for name in sorted(of_images | of_features)} | {"baseline": True}

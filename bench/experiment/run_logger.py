@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.core.runs import (
     Purpose,
@@ -16,16 +16,19 @@ from bench.core.runs import (
 from bench.experiment.events import Evaluated, Message, OnEvent, RunEnded, RunStarted
 from bench.experiment.plan import Plan
 from bench.experiment.prediction_files import write_predictions
+from bench.study.baselines import BASELINES
 from bench.study_record.facts import flat, sizes
 from bench.system.debugging import debugging
 from bench.tracking.live_run import LiveRun
 from bench.tracking.store import RunStore
 from bench.tracking.writer import NOTE
 
+BASELINE = "baseline"  # the tag of the runs of baselines, by which they are told from those of strategies
 TRACEBACK = "traceback.txt"  # the artifact of a run that failed
 
 if TYPE_CHECKING:
-    from bench.experiment.run_executor import ExecutedRun, RunExecutor
+    from bench.data.dataset import Split
+    from bench.experiment.run_executor import ExecutedRun
     from bench.training.problem import PruningCallback
 
 
@@ -40,6 +43,21 @@ class PlannedRun:
     known: bool = False  # its result is stored; it takes part where the last bits of others depend on it
 
 
+class Executor(Protocol):
+    """What executes runs: `RunExecutor` and `BaselineExecutor`."""
+
+    def run_together(
+        self,
+        specs: Sequence[RunSpec],
+        parts: "Sequence[Split]",
+        callbacks: "Sequence[PruningCallback | None]",
+    ) -> "Iterator[ExecutedRun]":
+        """Do several runs; give the results of those whose callback is not None, in order."""
+
+    def forget(self, spec: RunSpec) -> None:
+        """Remove what is kept of a run in flight: its result is stored."""
+
+
 @dataclass(frozen=True, eq=False)
 class RunLogger:
     """Does the runs of a plan.
@@ -52,7 +70,7 @@ class RunLogger:
     plan: Plan
     store: RunStore
     emit: OnEvent
-    executor: "RunExecutor"
+    executor: Executor
     tags: Mapping[str, Any]
 
     def do(self, runs: Sequence[PlannedRun], arm_run: str) -> Iterator["ExecutedRun"]:
@@ -117,6 +135,8 @@ def _ended_whatever_happens(lives: list[LiveRun]) -> Iterator[None]:
 def _note(run: PlannedRun) -> str:
     """Return what MLflow shows as a run's description."""
     arm = run.spec.arm
+    if BASELINE in run.tags:
+        return f"Baseline of {arm.study}, {run.name}: {BASELINES[arm.strategy].summary}. Test is read once."
     params = run.spec.params.items()
     chosen = ", ".join(
         f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in params
@@ -149,7 +169,10 @@ def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
         return {}
     from safetensors.torch import save_file
 
+    files = write_predictions(finished.predictions, folder)
+    if not finished.weights:  # a baseline has none, and no matrix
+        return files
     weights, plan = folder / "weights.safetensors", folder / "plan.txt"
     save_file({name: tensor.contiguous() for name, tensor in finished.weights.items()}, weights)
     plan.write_text(finished.plan, encoding="utf-8")
-    return {file.name: file for file in (weights, plan)} | write_predictions(finished.predictions, folder)
+    return {file.name: file for file in (weights, plan)} | files

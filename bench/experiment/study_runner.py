@@ -1,11 +1,12 @@
 """Run a plan: find what is missing, have it done by a scheduler, and keep the study's run open meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
+from bench.core.runs import Arm
 from bench.experiment.arm_runner import WorkElsewhere, WorkHere
 from bench.experiment.open_study import OpenStudy
 from bench.experiment.options import Options
@@ -45,16 +46,33 @@ class StudyRunner:
                 self.progress.plan(arm.strategy, 0, len(self.plan.evaluations))
                 self._over[arm.strategy] = self._find_done(arm.strategy)
             jobs = self._jobs()
-            if jobs or not self._is_closed():
+            baselines = [arm for arm in self.plan.baselines if self._is_missing(arm)]
+            if jobs or baselines or not self._is_closed():
                 with self._study_run() as study_run:
                     while jobs:
                         self._schedule(jobs, study_run)
                         jobs = self._jobs()
+                    self._do_baselines(baselines, study_run)
             self.store.settle()
+
+    def _is_missing(self, baseline: Arm) -> bool:
+        """Say whether a run of a baseline is not done."""
+        runs = self.plan.runs_of_baseline(baseline)
+        return len(self.opened.baselines[baseline.strategy].found(runs)) < len(runs)
+
+    def _do_baselines(self, arms: Sequence[Arm], study_run: str) -> None:
+        """Do the baselines that are missing, in this process."""
+        if arms:
+            from bench.experiment.baseline_runner import do_baseline
+
+            for arm in arms:
+                do_baseline(self.opened, arm, study_run)
 
     def _forget(self) -> None:
         """Let nothing that was done before count; what waits for the store is of before, too."""
         self.store.settle()
+        for state in self.opened.baselines.values():
+            state.forget()
         for arm in self.plan.arms:
             self.opened.states[arm.strategy].forget()
             self.opened.machine.checkpoints.forget(arm)
@@ -187,6 +205,8 @@ class StudyRunner:
         found: list[FoundRun] = []
         for state in self.opened.states.values():
             found += state.done(state.tuners()).values()
+        for arm in self.plan.baselines:
+            found += self.opened.baselines[arm.strategy].found(self.plan.runs_of_baseline(arm)).values()
         return facts.fingerprint(self.study, self.plan.key, found)
 
     def evidence(self) -> "Evidence":

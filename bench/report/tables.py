@@ -28,7 +28,8 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         "Verdict",
     ]
     chosen = summary.recommendation.strategy if summary.recommendation else None
-    return headers, [_row(result, result.strategy == chosen) for result in summary.results]
+    rows = [_row(result, result.strategy == chosen) for result in summary.results]
+    return headers, rows + [_row_of_baseline(result) for result in summary.baselines]
 
 
 def _row(result: Result, recommended: bool) -> list[str]:
@@ -41,6 +42,11 @@ def _row(result: Result, recommended: bool) -> list[str]:
         NOTHING if result.trainable_parameters is None else f"{result.trainable_parameters:,}",
         verdict(result, recommended),
     ]
+
+
+def _row_of_baseline(result: Result) -> list[str]:
+    cells = [result.strategy, score(result), seconds(result.uncached_seconds)]
+    return [*cells, NOTHING, NOTHING, NOTHING, verdict(result, recommended=False)]
 
 
 def score(result: Result) -> str:
@@ -184,7 +190,7 @@ def numbers(summary: Summary) -> dict[str, pd.DataFrame]:
             "tuning_seconds": r.tuning_seconds,
             "trainable_parameters": r.trainable_parameters,
         }
-        for r in summary.results
+        for r in (*summary.results, *summary.baselines)
     ]
     comparisons = [
         {

@@ -19,6 +19,7 @@ from pydantic import (
 
 from bench.core.errors import nearest
 from bench.core.registry import Registry
+from bench.study.baselines import BASELINES
 from bench.study.metrics import METRICS, metrics_of
 from bench.study.tasks import TASKS
 
@@ -230,6 +231,8 @@ class Study(Part):
         "full",
         "discriminative",
     )
+    # Which need no transfer and are no strategies: rows of the report, in no comparison.
+    baselines: tuple[Annotated[str, _known(BASELINES)], ...] = ()
     training: Training = Training()
     tuning: Tuning = Tuning()
     seeds: Annotated[
@@ -267,11 +270,11 @@ class Study(Part):
             head = {"kind": task.heads[0], **head}
         return {"metric": metrics_of(task.name)[0], **values, "head": head}
 
-    @field_validator("strategies", mode="before")
+    @field_validator("strategies", "baselines", mode="before")
     @classmethod
     def _names_with_commas(cls, value: Any) -> Any:
         """Accept `full, partial`, as on the command line, for a list."""
-        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> "Study":
@@ -292,9 +295,12 @@ class Study(Part):
         return functools.reduce(getattr, dotted.split("."), self)
 
     @model_validator(mode="after")
-    def _strategies_once(self) -> "Study":
-        if len(set(self.strategies)) != len(self.strategies):
-            raise ValueError("strategies: one is named twice")
+    def _named_once(self) -> "Study":
+        named = (*self.strategies, *self.baselines)
+        if len(set(named)) != len(named):
+            raise ValueError("strategies and baselines: one is named twice")
+        if self.baselines and not TASKS[self.task].one_class:
+            raise ValueError(f"baselines are for one class an image, not for {self.task}")
         return self
 
 

@@ -1,7 +1,7 @@
 """What is recorded of a study when it begins, as types, and what tells one study from another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +46,10 @@ class PlannedStudy(Protocol):
         """The strategies, each with all that decides its numbers."""
 
     @property
+    def baselines(self) -> Sequence[Arm]:
+        """The baselines, likewise."""
+
+    @property
     def shortfalls(self) -> list[str]:
         """What there is less of than the study asks for."""
 
@@ -62,6 +66,7 @@ class StudyFacts:
         near_duplicates: image, its part, the other image, its part.
         left_out: name and reason of each file of the data that could not be used.
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
+        baselines: baseline to the key of its arm.
     """
 
     arms: Mapping[str, str]
@@ -71,6 +76,7 @@ class StudyFacts:
     near_duplicates: tuple[NearDuplicate, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     overlap: float = 0.0
+    baselines: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON types."""

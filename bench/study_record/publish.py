@@ -41,8 +41,10 @@ def publish(
     store.writer.upload_folder(found.run_id, folder, REPORT)
     store.writer.write(found.run_id, [], {}, {NOTE: _study_note(said)})
     now = time.time_ns() // 1_000_000
+    of_baselines = evidence.baselines
+    baselines = dict.fromkeys(of_baselines.strategies, of_baselines) if of_baselines else {}
     for strategy, run_id in store.reader.arms(found.run_id).items():
-        means = {**_means(evidence, strategy), **_interval(said, strategy)}
+        means = {**_means(baselines.get(strategy, evidence), strategy), **_interval(said, strategy)}
         points = [Point(name, value, now, 0) for name, value in means.items()]
         store.writer.write(run_id, points, {}, {NOTE: _arm_note(said, strategy)})
     store.writer.write(found.run_id, [], {}, {freshness.PUBLISHED: freshness.published(evidence.fingerprint)})
@@ -58,7 +60,7 @@ def _means(evidence: "Evidence", strategy: str) -> dict[str, float]:
 
 def _interval(said: Mapping[str, Any], strategy: str) -> dict[str, float]:
     """Return the ends of the 95 % interval of the test metric."""
-    for result in said["results"]:
+    for result in (*said["results"], *said["baselines"]):
         if result["strategy"] == strategy and result["test"]:
             name = f"test/{said['metric']}"
             return {f"{name}_low": result["test"]["low"], f"{name}_high": result["test"]["high"]}

@@ -3,7 +3,7 @@
 import gc
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from bench.study.loading import (
     parse,
 )
 from bench.study.metrics import METRICS, Ranking
-from bench.study.schema import Study
+from bench.study.schema import Study, with_changes
 from bench.study.tasks import TASKS
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import FoundRun, FoundStudy
@@ -103,8 +103,9 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
     facts = StudyFacts.from_json(next(store.reader.read_all([found], FACTS)))
     with _without_collector():
         runs, trials = _runs(store, study, facts.arms)
-    done = [run for run in runs if run.status is Status.DONE]
+    done = _done(runs)
     tables = frames.table(runs), frames.table(trials, "trial")
+    of_baselines = _runs_of_baselines(store, study, facts.baselines)
     evidence = Evidence(
         study=study,
         runs=tables[0],
@@ -121,10 +122,49 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         run_pages=store.connection.run_pages,
         overlap=facts.overlap,
         budget=found.tags.get("budget", "default"),
+        baselines=_evidence_of_baselines(store, study, facts, of_baselines) if facts.baselines else None,
     )
     evidence = replace(evidence, wanted=wanted_seeds(evidence))
-    whole = len(runs) == sum(evidence.wanted.values())
-    return replace(evidence, fingerprint=fingerprint(study, found.tags["bench.key"], done) if whole else "")
+    wanted = sum(evidence.wanted.values()) + study.looks[0] * len(facts.baselines)
+    whole = len(runs) + len(of_baselines) == wanted
+    ended = [*done, *_done(of_baselines)]
+    return replace(evidence, fingerprint=fingerprint(study, found.tags["bench.key"], ended) if whole else "")
+
+
+def _done(runs: Iterable[FoundRun]) -> list[FoundRun]:
+    return [run for run in runs if run.status is Status.DONE]
+
+
+def _runs_of_baselines(store: RunStore, study: Study, arms: Mapping[str, str]) -> list[FoundRun]:
+    """Return the runs of baselines that count, by baseline and seed; `arms` are keys by baseline."""
+    found: list[FoundRun] = []
+    for key in arms.values():
+        generation = store.reader.generation(key)
+        own = [
+            run
+            for run in store.reader.runs_of_arm(key, Purpose.FINAL)
+            if run.tags.get(GENERATION, "") == generation
+        ]
+        found += frames.by_seed(own, range(1, study.looks[0] + 1))
+    return found
+
+
+def _evidence_of_baselines(
+    store: RunStore, study: Study, facts: StudyFacts, runs: list[FoundRun]
+) -> "Evidence":
+    """Return what is known of baselines as if they were strategies: their results are got the same way."""
+    from bench.analysis.evidence import Evidence
+
+    done = _done(runs)
+    return Evidence(
+        study=with_changes(study, strategies=tuple(facts.baselines), baselines=(), seeds=study.looks[0]),
+        runs=frames.table(runs),
+        trials=frames.table([], "trial"),
+        curves=frames.curves([]),
+        predictions=store.reader.predictions_frame(done),
+        scores=store.reader.scores(done) if _ranks(study) else {},
+        overlap=facts.overlap,
+    )
 
 
 def _ranks(study: Study) -> bool:

@@ -57,6 +57,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         provenance=provenance_of_plan(plan, pairs),
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
+        baselines={arm.strategy: arm.key for arm in plan.baselines},
         overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.most_seeds + 1)]),
     )
     sizes_of_files: dict[str, int] = {}
