@@ -109,9 +109,12 @@ class LiveRun:
         self._take({name: getattr(result, name) for name in COSTS}, 0)
         for name, file in files.items():
             self._writer.upload(self.run_id, name, file)
+        spec = result.spec
         tags = {
-            "bench.run_key": result.spec.key,  # what waits to be delivered is known by these two
-            "bench.arm_key": result.spec.arm.key,
+            "bench.run_key": spec.key,  # what waits to be delivered is known by this and the next three
+            "bench.arm_key": spec.arm.key,
+            "seed": str(spec.seed),
+            "purpose": spec.purpose.value,
             "bench.status": result.status.value,
             "bench.environment": canonical_json(dict(result.environment)),
             "bench.error": result.error,
