@@ -217,7 +217,7 @@ def test_more_seeds_do_only_what_is_missing(finished, tmp_path):
 
 
 def interrupt(made, home, command):
-    """Send Ctrl-C in the second trial."""
+    """Send Ctrl-C after a first trial; return those that were done, and what was said."""
     with tempfile.TemporaryDirectory() as logs:
         running = Command(made, command, Path(logs), BENCH_HOME=str(home))
         while running.process.is_alive():
@@ -229,6 +229,11 @@ def interrupt(made, home, command):
     assert done.returncode == 130, done.stderr
     again = " ".join(word for word in command if word != "--fresh")
     assert f"bench: interrupted; `bench {again}` goes on from here" in done.stderr
+    return trials_in(done.stderr)
+
+
+def trials_in(said):
+    return set(re.findall(r"seed \d, trial \d/2(?=:)", said))
 
 
 def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
@@ -246,10 +251,11 @@ def test_an_interrupted_run_leaves_with_130_and_goes_on(made, tmp_path):
             checkpoint = home / "checkpoints" / f"{arm.data.tags['bench.key']}-of-a-run.pt"
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(b"of before")
-        interrupt(made, home, [*command, *fresh])
+        before = interrupt(made, home, [*command, *fresh])
         done = bench(made, *command, BENCH_HOME=str(home))
-        assert "seed 1, trial 1/2" not in done.stderr
-        assert "seed 1, trial 2/2" in done.stderr
+        assert before
+        assert not before & trials_in(done.stderr)
+        assert len(before | trials_in(done.stderr)) == 2 * 2
         tables = [pd.read_csv(report / name) for name in ("runs.csv", "trials.csv")]
         found.append({run_id for table in tables for run_id in table["mlflow_run_id"]})
         numbers.append(tables[0][["seed", "val_loss", "test_loss"]].to_dict())
