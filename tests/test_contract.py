@@ -229,6 +229,8 @@ def test_scratch_shares_no_value_with_the_pretrained_weights(name, random_weight
 def test_training_from_stored_features_gives_what_training_through_the_prefix_gives(
     strategy, name, random_weights, dataset, tmp_path
 ):
+    """With two threads: with one, batches of other sizes round otherwise, and that batch norm makes large."""
+    torch.set_num_threads(2)
     through = problem_for(STRATEGIES[strategy], random_weights(name), dataset)
     stored = problem_for(STRATEGIES[strategy], random_weights(name), dataset, store=FeatureStore(tmp_path))
     slow, fast = train(through), train(stored)

@@ -20,20 +20,23 @@ from PIL import Image
 
 from bench.cli import inspect
 from bench.cli.app import main
-from tests.support.tiny_bench import main_of, preloaded
+from tests.support.tiny_bench import main_of, one_thread, preloaded
 
 MODEL = "timm/resnet10t"
 STRATEGIES = ["scratch", "feature_extractor", "partial", "full", "discriminative"]
 
 
 class Command:
-    """`bench` in a folder, in a process of its own that has everything imported."""
+    """`bench` in a folder, in a process of its own that has everything imported, and one processor.
+
+    More processes, which would each import everything, are what the tests of faults are about.
+    """
 
     def __init__(self, folder, arguments, logs, **environment):
         self.output, self.errors = logs / "output", logs / "errors"
         settings = {**os.environ, "BENCH_HOME": str(folder / "home"), **environment}
         home = settings.pop("BENCH_HOME")
-        of = (folder, home, arguments, settings, [str(self.output), str(self.errors)], None)
+        of = (folder, home, arguments, settings, [str(self.output), str(self.errors)], one_thread)
         self.process = preloaded().Process(target=main_of, args=of)
         self.process.start()
 
@@ -61,6 +64,7 @@ def bench_here(made, monkeypatch, capfd):
 
     def call(*arguments, home=None):
         monkeypatch.chdir(made)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0})
         monkeypatch.setenv("BENCH_HOME", str(home or made / "home"))
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:

@@ -136,6 +136,7 @@ def test_frozen_stages_are_bit_identical_and_trained_ones_move(strategy, network
 def test_a_cached_encoder_gives_what_the_whole_network_gives(
     strategy, network, random_weights, dataset, tmp_path
 ):
+    torch.set_num_threads(2)  # with one, batches of other sizes round otherwise: batch norm makes that large
     kind = network.partition("_")[0]
     through = problem_for(strategy, random_weights(network), dataset, kind)
     stored = problem_for(strategy, random_weights(network), dataset, kind, FeatureStore(tmp_path))
