@@ -107,7 +107,7 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
     home, log = tmp_path / "home", tmp_path / "home" / "log"
     uri = ("--tracking-uri", server.url)
     process = bench.start(home, *STRATEGY, *uri)
-    wait_for(log, "full: seed 1, trial 2/5")
+    wait_for(log, "full: seed 1, trial 2/3")
     server.stop()
     wait_for(log, "what is logged waits in")
     if back == "while it runs":
@@ -121,7 +121,7 @@ def test_a_server_that_stops_and_comes_back(bench, server, expected, tmp_path, b
         assert "delivers them once it is back" in log.read_text()
         server.start()
     else:
-        wait_for(log, "full: seed 1, trial 5/5")
+        wait_for(log, "full: seed 1, trial 3/3")
         process.kill()
         process.join()
         server.start()
@@ -139,7 +139,7 @@ def test_processes_that_begin_while_the_server_is_away(bench, server, tmp_path):
     wait_for(log, "loading torch")  # the study is open; its processes take seconds to begin
     server.stop()
     wait_for(log, "what is logged waits in")
-    wait_for(log, "full: seed 1, trial 1/5")
+    wait_for(log, "full: seed 1, trial 1/3")
     server.start()
     process.join(240)
     assert process.exitcode == 0, log.read_text()[-3000:]
@@ -170,7 +170,7 @@ def test_a_store_that_fails_and_is_mended(bench, failing, expected, tmp_path):
     home, log = tmp_path / "home", tmp_path / "home" / "log"
     where, impatient = ("--tracking-uri", uri), {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
     process = bench.start(home, *STRATEGY, *where, **impatient)
-    wait_for(log, "full: seed 1, trial 2/5")
+    wait_for(log, "full: seed 1, trial 2/3")
     fail()
     wait_for(log, "what is logged waits in")
     mend()

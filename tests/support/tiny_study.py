@@ -25,8 +25,8 @@ def write_tiny_study(folder, **changes):
         "target": {"data": "images", "image_size": 32},
         "strategies": ["full", "feature_extractor", "linear_probe"],
         "training": {"epochs": 6, "batch_size": 4, "precision": "fp32"},  # not what is faster at the moment
-        "tuning": {"trials": 5},
-        "seeds": 3,
+        "tuning": {"trials": 3},
+        "seeds": 2,
     }
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(study | changes))
