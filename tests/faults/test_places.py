@@ -54,7 +54,7 @@ def test_reports_among_the_images_and_control_characters_in_names(bench, tmp_pat
         process.join(300)
         assert process.exitcode == 0, log.read_text()[-3000:]
         assert "3 classes" in "".join(said(log))
-        (table,) = (images / "reports").glob("tiny-images-*/runs.csv")
+        (table,) = (images / "reports").glob("tiny-*/runs.csv")
         runs.append(table.read_bytes())
     assert runs[0] == runs[1], "nothing is done twice"
     assert "reports: holds what bench wrote" in (tmp_path / "second").read_text()
