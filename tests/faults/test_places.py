@@ -116,7 +116,7 @@ def test_a_disk_that_can_only_be_read(bench, expected, tmp_path, small_disk):
     assert count_differences(expected, found) == (0, 0)
     mount_again("ro")
     assert ends_with("--seeds", "4") == 2
-    assert "no folder that can be written to; name another one" in said(log)[-1]
+    assert "no folder that can be written to (read-only file system); name another one" in said(log)[-1]
     assert ends_with("--seeds", "4", "--output", tmp_path / "reports") == 2
     assert "ead-only" in said(log)[-1]
     log.unlink()
@@ -168,7 +168,13 @@ def test_a_copied_cache_that_can_only_be_read(bench, small_disk, monkeypatch):
     """The files of a copy have times of their own, which can't be put right there."""
     (disk, mount_again), target = small_disk, Target(data="unused", image_size=32)
     monkeypatch.setenv("BENCH_CACHE", str(disk / "cache"))
-    before = load(target, bench.folder / "images").digest
+    code = (
+        "import sys; from pathlib import Path; from bench.data.loading import load; "
+        "from bench.study.schema import Target; "
+        "print(load(Target(data='unused', image_size=32), Path(sys.argv[1])).digest)"
+    )  # in a process of its own, which leaves no file of the disk open
+    command = [sys.executable, "-c", code, bench.folder / "images"]
+    before = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     (pixels,) = disk.glob("cache/images/*/images.u8")
     os.utime(pixels, (1, 1))
     mount_again("ro")
