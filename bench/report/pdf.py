@@ -52,6 +52,7 @@ def _styles() -> dict[str, ParagraphStyle]:
         "DejaVu", normal="DejaVu", bold="DejaVu-Bold", italic="DejaVu", boldItalic="DejaVu-Bold"
     )
     text = ParagraphStyle("text", fontName="DejaVu", fontSize=9, leading=13, textColor=colors.HexColor(INK))
+    boxed = ParagraphStyle("boxed", text, fontName="DejaVu-Bold", borderPadding=6)
     return {
         "text": text,
         "cell": ParagraphStyle("cell", text, fontSize=7, leading=9),
@@ -62,22 +63,13 @@ def _styles() -> dict[str, ParagraphStyle]:
         ),
         "banner": ParagraphStyle(
             "banner",
-            text,
-            fontName="DejaVu-Bold",
+            boxed,
             spaceAfter=12,
             backColor=colors.HexColor("#fff3d6"),
             borderColor=colors.HexColor("#b26a00"),
             borderWidth=1,
-            borderPadding=6,
         ),
-        "verdict": ParagraphStyle(
-            "verdict",
-            text,
-            fontName="DejaVu-Bold",
-            spaceBefore=6,
-            backColor=colors.HexColor("#eef5fa"),
-            borderPadding=6,
-        ),
+        "verdict": ParagraphStyle("verdict", boxed, spaceBefore=6, backColor=colors.HexColor("#eef5fa")),
     }
 
 
