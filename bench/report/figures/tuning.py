@@ -55,7 +55,7 @@ def progress(evidence: Evidence, summary: Summary) -> Picture | None:
         ends.append(f"{strategy} {last['expected_best']:.3f}")
     by_trials.set_xlabel("trials")
     by_trials.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    by_trials.set_ylabel(f"expected best validation {metric}")
+    by_trials.set_ylabel(f"expected best val {metric}")
     finish(by_trials, [], "")
     if (data["seconds"] > 0).any():
         by_seconds.set_xscale("log")
