@@ -11,7 +11,8 @@ from functools import cached_property
 from bench.core.runs import Arm, Purpose, RunSpec, Status, Value
 from bench.experiment.options import Options
 from bench.experiment.plan import Plan
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.base import Strategy
+from bench.strategies.registry import tuned_strategy
 from bench.study_record.facts import tuning_identity
 from bench.tracking import frames
 from bench.tracking.frames import FoundRun
@@ -102,8 +103,12 @@ class ArmState:
             self.remember(found, trials)
 
     def _tuner(self, seed: int) -> Tuner:
-        strategy, finished = STRATEGIES[self.arm.strategy], self._remembered.get(seed, {})
-        return Tuner(strategy, self.plan.study, seed, self.plan.evaluations, finished.values())
+        finished = self._remembered.get(seed, {}).values()
+        return Tuner(self._strategy, self.plan.study, seed, self.plan.evaluations, finished)
+
+    @property
+    def _strategy(self) -> Strategy:
+        return tuned_strategy(self.arm.strategy, self.plan.study)
 
     def remember(self, seed: int, trials: Iterable[FinishedTrial]) -> None:
         """Note trials that count."""
@@ -147,7 +152,7 @@ class ArmState:
     def final(self, seed: int, tuner: Tuner) -> RunSpec:
         """Return a seed's final run: with its best hyperparameters, the defaults if every trial failed."""
         best = tuner.result().best
-        params: Mapping[str, Value] = STRATEGIES[self.arm.strategy].defaults if best is None else best
+        params: Mapping[str, Value] = self._strategy.defaults if best is None else best
         return RunSpec(self.arm, params, seed, Purpose.FINAL)
 
     def done(self, tuners: Mapping[int, Tuner]) -> dict[int, FoundRun]:

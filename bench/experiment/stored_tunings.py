@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bench.core.errors import InputError, NotStoredError
 from bench.experiment.arm_state import finished_trial
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.registry import STRATEGIES, tuned_strategy
 from bench.study.metrics import METRICS
 from bench.study.schema import Study
 from bench.study_record import read
@@ -68,7 +68,7 @@ def _tunings(store: RunStore, study: Study, strategy: str, arm_key: str) -> Iter
     for seed, own in tuned.items():
         finished = [finished_trial(run, metric, values[run.run_id]) for run in own]
         name = f"{study.name}/{strategy}/seed {seed}"
-        yield seed, Tuning(name, STRATEGIES[strategy], METRICS[study.metric], finished)
+        yield seed, Tuning(name, tuned_strategy(strategy, study), METRICS[study.metric], finished)
 
 
 def _with_own_names(tunings: list[Tuning]) -> list[Tuning]:

@@ -6,15 +6,18 @@ when its strategy is asked for, in whichever process that is.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from bench.core.errors import InputError
 from bench.core.registry import Registry
-from bench.strategies.base import Strategy
+from bench.strategies.base import Range, Strategy
 from bench.strategies.builtin import BUILTIN
+from bench.study.schema import Study
 
 GROUP = "bench.strategies"
+CLASS_WEIGHTS = Range(0.0, 1.0, 0.0)  # the power that they go by, where a study tunes it
 
 
 class StrategyRegistry(Registry[Strategy]):
@@ -79,3 +82,11 @@ def _loaded(point: EntryPoint) -> Strategy:
 
 
 STRATEGIES = StrategyRegistry()
+
+
+def tuned_strategy(name: str, study: Study) -> Strategy:
+    """Return a strategy with all that a study tunes of it."""
+    strategy = STRATEGIES[name]
+    if study.training.class_weights != "tuned":
+        return strategy
+    return replace(strategy, space={**strategy.space, "class_weights": CLASS_WEIGHTS})

@@ -27,7 +27,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
-CLASS_WEIGHTS = {"none": None, "balanced": 1.0}  # by their names: the power
+CLASS_WEIGHTS = {"none": None, "balanced": 1.0, "tuned": "tuned"}  # by their names: the power
 HEAD_KINDS = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.heads))
 
 
@@ -60,10 +60,10 @@ def _finds_one(pattern: str) -> str:
 
 
 def _power(weights: Any) -> Any:
-    """Return the power that class weights go by; None where all images count alike."""
+    """Return the power that class weights go by, or that it is tuned; None where all images count alike."""
     if isinstance(weights, str):
         if weights not in CLASS_WEIGHTS:
-            raise ValueError("neither none, balanced, nor a power of the inverse number of images")
+            raise ValueError("neither none, balanced, tuned, nor a power of the inverse number of images")
         return CLASS_WEIGHTS[weights]
     return weights or None
 
@@ -178,8 +178,11 @@ class Training(Part):
     step_every: Fraction = 0.34  # share of the steps between two drops; step only
     step_factor: Fraction = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # none, balanced, or the power of 1 / (training images of the class) that an image counts for in the loss.
-    class_weights: Annotated[Annotated[float, Field(gt=0, le=2)] | None, BeforeValidator(_power)] = None
+    # none, balanced, or the power of 1 / (training images of the class) that an image counts for in the loss;
+    # tuned: every strategy chooses a power from 0 to 1.
+    class_weights: Annotated[
+        Annotated[float, Field(gt=0, le=2)] | Literal["tuned"] | None, BeforeValidator(_power)
+    ] = None
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.core.errors import NotStoredError
 from bench.core.hashing import canonical_json
 from bench.core.runs import Purpose, Status
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.registry import tuned_strategy
 from bench.study.loading import (
     parse,
 )
@@ -196,7 +196,8 @@ def _runs(store: RunStore, study: Study, arms: Mapping[str, str]) -> tuple[list[
         tuned = trials_of(store, study, key)
         trials += [trial for own in tuned.values() for trial in own]
         best = {
-            str(seed): frames.best_params(own, study.metric) or canonical_json(STRATEGIES[strategy].defaults)
+            str(seed): frames.best_params(own, study.metric)
+            or canonical_json(tuned_strategy(strategy, study).defaults)
             for seed, own in tuned.items()
             if len(own) == study.tuning.trials
         }

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.core.runs import Arm, Purpose, RunSpec
 from bench.data.dataset import Dataset, Split
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.registry import tuned_strategy
 from bench.study.metrics import METRICS
 from bench.training.cached_features import Features
 from bench.training.linear_probe import frozen_features
@@ -96,8 +96,8 @@ def fit(name: str, setup: TrainingSetup, parts: Split, seed: int) -> FittedBasel
 
 def features_problem(setup: TrainingSetup, parts: Split, seed: int) -> TrainingProblem:
     """Return the problem of a linear probe, whose inputs are the frozen features."""
-    arm = Arm(setup.study.name, PROBE, {})
-    return setup.problem(RunSpec(arm, STRATEGIES[PROBE].defaults, seed, Purpose.FINAL), parts)
+    params = tuned_strategy(PROBE, setup.study).defaults
+    return setup.problem(RunSpec(Arm(setup.study.name, PROBE, {}), params, seed, Purpose.FINAL), parts)
 
 
 def colours(dataset: Dataset, indices: np.ndarray) -> np.ndarray:

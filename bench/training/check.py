@@ -10,7 +10,7 @@ from bench.core.errors import InputError
 from bench.core.runs import Arm, Purpose, RunSpec
 from bench.data.dataset import Split
 from bench.data.splits import ordered
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.registry import tuned_strategy
 from bench.training.feature_store import FeatureStore
 from bench.training.phases import train_as_planned
 from bench.training.problem import DivergedError
@@ -27,9 +27,10 @@ def try_step(setup: TrainingSetup, arm: Arm, parts: Split) -> tuple[str, int]:
     Raises:
         InputError: if that fails.
     """
-    params = STRATEGIES[arm.strategy].defaults
+    strategy = tuned_strategy(arm.strategy, setup.study)
+    params = strategy.defaults
     count = min(setup.study.training.batch_size, MOST_IMAGES)
-    if STRATEGIES[arm.strategy].plan(len(setup.stages), params).needs_linear_head:
+    if strategy.plan(len(setup.stages), params).needs_linear_head:
         count = max(count, len(setup.dataset.classes))
     batch = np.sort(ordered(parts.train, setup.dataset.labels, "proportional", (0,))[:count])
     few = Split(batch, parts.val[:MOST_IMAGES], parts.test[:1])

@@ -138,9 +138,10 @@ class TrainingSetup:
         execution = Execution(self.device, "fp32") if plan.trains_only_head else self.execution
         model = self._model(plan, spec.seed)
         routes = self._routes(model, plan, parts)
-        targets, power = self.targets, self.study.training.class_weights
+        targets = self.targets
+        power = spec.params.get("class_weights", self.study.training.class_weights)
         if power is not None:
-            targets = targets.weighted(parts.train, power)
+            targets = targets.weighted(parts.train, float(power))
         if plan.trains_all:
             execution = self._execution_of_all_stages(len(parts.train))
         return TrainingProblem(

@@ -18,7 +18,7 @@ KILLS_OF_A_STUDY = 4  # then it is completed
 def ended_runs(home):
     """The key of each run that came to an end by itself; and how many are left RUNNING.
 
-    Of an arm that two commands open at the same moment one run is thrown away: that is in the trash, not left.
+    Where two commands open an arm at the same moment, one of its two runs is thrown away: it is not left.
     """
     query = (
         "select k.value || p.value || coalesce(t.value, '') from runs r"

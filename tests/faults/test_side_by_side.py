@@ -99,6 +99,7 @@ def test_asked_to_stop_it_saves_its_step_and_goes_on_from_there(bench, undisturb
     process.join(60)
     assert process.exitcode == 130, log.read_text()
     assert "goes on from here" in log.read_text()
-    assert saved <= set(folder.glob("*.pt")) and len(list(folder.glob("*.pt"))) <= int(jobs)
+    assert saved <= set(folder.glob("*.pt"))
+    assert len(list(folder.glob("*.pt"))) <= int(jobs)
     assert ended_runs(tmp_path) == ([], 0)
     assert count_differences(undisturbed[jobs], bench.finish(tmp_path, "--jobs", jobs, *LONG)) == (0, 0)

@@ -8,9 +8,10 @@ from torch.nn import functional
 from bench.core.errors import InputError
 from bench.core.runs import Purpose, RunSpec
 from bench.experiment.plan import plan
-from bench.strategies.registry import STRATEGIES
+from bench.strategies.registry import CLASS_WEIGHTS, STRATEGIES, tuned_strategy
 from bench.study.loading import load
 from bench.study.schema import Training
+from bench.training.check import try_step
 from bench.training.setup import Compute, TrainingSetup
 from bench.training.targets.classification import Classes
 from tests.support.tiny_study import write_tiny_study
@@ -60,6 +61,21 @@ def test_a_run_is_trained_with_the_weights_of_its_own_training_images(tiny):
     assert torch.equal(problem.targets.class_weights, expected)
 
 
+def test_where_they_are_tuned_every_strategy_chooses_their_power(tiny):
+    laid_out = plan(load(tiny, ["training.class_weights=tuned", "training.epochs=1"]))
+    study, arm = laid_out.study, laid_out.arms[0]
+    strategy = tuned_strategy(arm.strategy, study)
+    assert strategy.search_space == {**STRATEGIES[arm.strategy].search_space, "class_weights": CLASS_WEIGHTS}
+    assert tuned_strategy(arm.strategy, load(tiny)) is STRATEGIES[arm.strategy]
+    setup = TrainingSetup(study, laid_out.dataset, laid_out.origin, Compute("cpu", 1))
+    for power in (0.0, 0.5):
+        params = {**strategy.defaults, "class_weights": power}
+        problem = setup.problem(RunSpec(arm, params, 1, Purpose.TRIAL), laid_out.splits[1])
+        expected = setup.targets.weighted(laid_out.splits[1].train, power).class_weights
+        assert torch.equal(problem.targets.class_weights, expected)
+    assert try_step(setup, arm, laid_out.splits[1])
+
+
 def test_they_are_part_of_a_run_s_key_and_none_is_not(tiny):
     def key(*settings):
         return plan(load(tiny, settings)).key
@@ -75,7 +91,7 @@ def test_they_are_part_of_a_run_s_key_and_none_is_not(tiny):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("class_weights=even", "training.class_weights: neither none, balanced, nor a power"),
+        ("class_weights=even", "training.class_weights: neither none, balanced, tuned, nor a power"),
         ("class_weights=-1", "training.class_weights: must be more than 0"),
         ("class_weights=[1, 2]", "training.class_weights: must be a number"),
     ],
