@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from bench.analysis.comparisons import Comparison, Place, group, letters
 from bench.analysis.errors_by_class import ClassResult, Confused, by_class, confused
 from bench.analysis.evidence import Evidence
+from bench.analysis.expectations import Judged, judge_expected
 from bench.analysis.predictions.base import read
 from bench.analysis.recommendation import Recommendation, recommend
 from bench.analysis.results import Result, by_validation, result_of
@@ -44,6 +45,7 @@ class Summary:
         smoke: whether it is of a smoke test, which names no best, compares nothing and rules on nothing.
         image_groups: how many groups the test images come in; as many as images where none belong together.
         baselines: what they reached: in no comparison, and nothing follows from them.
+        expected: what became of what the study says beforehand.
     """
 
     study: str
@@ -68,6 +70,7 @@ class Summary:
     image_groups: int = 0
     smoke: bool = False
     baselines: tuple[Result, ...] = ()
+    expected: tuple[Judged, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -119,6 +122,7 @@ def _of_smoke_test(summary: Summary) -> Summary:
         ruling=None,
         gain_over=None,
         confused=(),
+        expected=(),
     )
 
 
@@ -171,6 +175,7 @@ def _summary(evidence: Evidence) -> Summary:
         margin=study.smallest_effect,
         image_groups=crossed.groups if crossed else 0,
         baselines=_baselines(evidence.baselines) if evidence.baselines else (),
+        expected=judge_expected(study.expected, results, either_way, study.metric),
     )
 
 

@@ -59,6 +59,10 @@ class Plan:
 
 def check_strategies(study: Study) -> None:
     """Raise InputError for a strategy that there is not, or that doesn't go with the study's head."""
+    for number, expected in enumerate(study.expected):
+        for key in ("strategy", "over"):
+            if (named := getattr(expected, key)) is not None:
+                STRATEGIES.get_or_raise(named, f"expected.{number}.{key}")
     for number, name in enumerate(study.strategies):
         strategy = STRATEGIES.get_or_raise(name, f"strategies.{number}")
         strategy.check_installed(f"strategies.{number}")

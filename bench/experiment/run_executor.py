@@ -188,11 +188,31 @@ class RunExecutor:
             status = Status.PRUNED if trained.stopped else Status.DONE
             return ExecutedRun(self._result(spec, status, problem, trained, {}))
         targets, of_val = problem.targets.calibrated(lambda part: predict(problem, part), problem.val)
+        if self.study.training.refit:
+            problem, trained = self._refitted(spec, parts, problem, trained)
         predictions, scores = self._test(replace(problem, targets=targets), parts.test)
         scores |= {f"val/{name}": value for name, value in of_val.items()}
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
         return ExecutedRun(result, trained.best, predictions, self.setup.plan_text(spec.arm, spec.params))
+
+    def _refitted(
+        self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained
+    ) -> tuple[TrainingProblem, Trained]:
+        """Train anew on train and val, as long as was best on val; of val the training before is reported."""
+        both = replace(parts, train=np.sort(np.concatenate([parts.train, parts.val])))
+        again = replace(
+            self.setup.problem(spec, both),
+            replay=tuple(trained.curve[: trained.best_place + 1]),
+            micro_batches=problem.micro_batches,
+        )
+        refitted = train_as_planned(again)
+        return again, replace(
+            trained,
+            best=refitted.best,
+            train_seconds=trained.train_seconds + refitted.train_seconds,
+            eval_seconds=trained.eval_seconds + refitted.eval_seconds,
+        )
 
     def _moved(self, problem: TrainingProblem) -> dict[str, float]:
         """Return how far each stage moved; what can't be measured is left out, as it decides nothing."""

@@ -115,6 +115,7 @@ def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tup
         *([] if summary.smoke else [pdf.paragraph(summary.verdict, "verdict")]),
         *(pdf.paragraph(text) for text in words),
         *(pdf.paragraph(note, "small") for note in summary.notes),
+        *(pdf.paragraph(f"{e.outcome}: {e.sentence} ({e.source})", "small") for e in summary.expected),
         pdf.paragraph("Results", "heading"),
         pdf.table(*tables.table(summary)),
         *(pdf.figure(picture) for picture in pictures),

@@ -183,6 +183,8 @@ class Training(Part):
     class_weights: Annotated[
         Annotated[float, Field(gt=0, le=2)] | Literal["tuned"] | None, BeforeValidator(_power)
     ] = None
+    # Whether what test sees is trained anew on train and val, once these have chosen how and how long.
+    refit: Annotated[Literal[True] | None, BeforeValidator(lambda wanted: wanted or None)] = None
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -217,6 +219,22 @@ class Seeds(Part):
         return self
 
 
+class Expected(Part):
+    """What the literature, say, lets one expect: a value, or that one strategy is better than another."""
+
+    strategy: str
+    over: str | None = None  # the strategy that it is better than
+    value: float | None = None  # of the study's metric on test
+    within: Above | None = None  # how far from the value it may be
+    source: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "Expected":
+        if (self.over is None) == (self.value is None) or (self.value is None) != (self.within is None):
+            raise ValueError("say either which strategy it is over, or a value and within how much")
+        return self
+
+
 class Study(Part):
     """The validated study."""
 
@@ -244,6 +262,7 @@ class Study(Part):
     ] = 5
     metric: Annotated[str, _known(METRICS)] = "accuracy"  # not set: the default of the task
     smallest_effect: Above = 0.02  # in the metric: what differs by less is equivalent
+    expected: tuple[Expected, ...] = ()  # stated before the run, judged by the report; moves no number
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What executes a run: each way that one can end, and what it keeps of it."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -12,6 +13,7 @@ from bench.experiment.plan import plan
 from bench.experiment.run_executor import RunExecutor
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
+from bench.training.phases import train_as_planned
 from bench.training.setup import Compute, TrainingSetup
 from bench.training.targets.classification import Classes
 
@@ -19,8 +21,9 @@ from bench.training.targets.classification import Classes
 class Executed:
     """An executor of the tiny study, and what is run."""
 
-    def __init__(self, tiny, metric="accuracy"):
-        self.plan = plan(load(tiny, ["training.epochs=2", "training.batch_size=8", f"metric={metric}"]))
+    def __init__(self, tiny, metric="accuracy", settings=()):
+        usual = ["training.batch_size=8", f"metric={metric}"]
+        self.plan = plan(load(tiny, [*usual, *(settings or ["training.epochs=2"])]))
         self.setup = TrainingSetup(self.plan.study, self.plan.dataset, self.plan.origin, Compute("cpu", 1))
         self.executor = RunExecutor(self.setup)
 
@@ -70,6 +73,33 @@ def test_a_metric_of_probabilities_chooses_like_any_other(tiny, metric):
     assert result.metrics[f"val/{metric}"] == min(rows)
     if metric == "nll":  # a temperature makes nothing worse where it is fitted
         assert all(row["val/nll"] <= row["val/loss"] + 1e-6 for row in result.curve)
+
+
+@pytest.mark.parametrize("strategy", ["feature_extractor", "full", "linear_probe", "lp_ft"])
+def test_refitted_on_train_and_val_it_takes_the_steps_that_were_best(tiny, strategy):
+    """What is said of val is of the choice; the weights are those of as many steps on all labels."""
+    settings = [f"strategies={strategy}", "training.steps=9", "training.evaluations=4"]
+    plain, refitted = (
+        Executed(tiny, settings=settings),
+        Executed(tiny, settings=[*settings, "training.refit=true"]),
+    )
+    before, after = plain.run(strategy), refitted.run(strategy)
+    chosen, parts = before.result, plain.plan.splits[1]
+    assert after.result.curve == chosen.curve
+    assert after.result.best_step == chosen.best_step
+    of_val = {name: value for name, value in chosen.metrics.items() if name.startswith(("val/", "train/"))}
+    assert of_val.items() <= after.result.metrics.items()
+    assert after.result.spec.arm.key != chosen.spec.arm.key
+    both = dataclasses.replace(parts, train=np.sort(np.concatenate([parts.train, parts.val])))
+    again = dataclasses.replace(
+        plain.setup.problem(plain.spec(strategy), both),
+        replay=tuple(row for row in chosen.curve if row["step"] <= chosen.best_step),
+    )
+    expected = train_as_planned(again)
+    assert strategy == "linear_probe" or expected.steps == chosen.best_step
+    assert expected.best.keys() == after.weights.keys() == before.weights.keys()
+    assert all(torch.equal(expected.best[name], after.weights[name]) for name in expected.best)
+    assert any(not torch.equal(before.weights[name], after.weights[name]) for name in expected.best)
 
 
 def test_a_trial_never_sees_test(tiny_run):
