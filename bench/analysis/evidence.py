@@ -81,6 +81,7 @@ class Evidence:
         budget: the name of its preset.
         wanted: how many seeds each strategy needs, where that depends on what was found; else the study's.
         baselines: the same of the study's baselines, as if they were strategies; None: it has none.
+        also: the same of further test sets by name, as if each were test.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -102,6 +103,7 @@ class Evidence:
     wanted: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
     baselines: "Evidence | None" = None
+    also: Mapping[str, "Evidence"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, columns, by in (

@@ -1,7 +1,7 @@
 """From evidence to a summary: results, comparisons with the best, the ruling and the verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -45,6 +45,7 @@ class Summary:
         smoke: whether it is of a smoke test, which names no best, compares nothing and rules on nothing.
         image_groups: how many groups the test images come in; as many as images where none belong together.
         baselines: what they reached: in no comparison, and nothing follows from them.
+        also: what is said of further test sets, by name.
         expected: what became of what the study says beforehand.
     """
 
@@ -71,6 +72,7 @@ class Summary:
     smoke: bool = False
     baselines: tuple[Result, ...] = ()
     expected: tuple[Judged, ...] = ()
+    also: Mapping[str, "Summary"] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -123,6 +125,7 @@ def _of_smoke_test(summary: Summary) -> Summary:
         gain_over=None,
         confused=(),
         expected=(),
+        also={name: _of_smoke_test(other) for name, other in summary.also.items()},
     )
 
 
@@ -175,6 +178,7 @@ def _summary(evidence: Evidence) -> Summary:
         margin=study.smallest_effect,
         image_groups=crossed.groups if crossed else 0,
         baselines=_baselines(evidence.baselines) if evidence.baselines else (),
+        also={name: _summary(replace(other, also={})) for name, other in evidence.also.items()},
         expected=judge_expected(study.expected, results, either_way, study.metric),
     )
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Value = float | int | str
+ALSO = "also/"  # before the name of a further test set, in metrics and files
+SEES_TEST = ("test/", ALSO)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class RunResult:
             raise ValueError(
                 f"a run has an error exactly if it FAILED; {self.status} with error {self.error!r}"
             )
-        if self.spec.purpose is Purpose.TRIAL and any(name.startswith("test/") for name in self.metrics):
+        if self.spec.purpose is Purpose.TRIAL and any(name.startswith(SEES_TEST) for name in self.metrics):
             raise ValueError("a trial never sees test")
 
 

@@ -79,7 +79,7 @@ class OpenStudy:
         """What executes runs."""
         from bench.experiment.run_executor import RunExecutor
 
-        return RunExecutor(self.setup)
+        return RunExecutor(self.setup, self.plan.also_test)
 
     @cached_property
     def logger(self) -> RunLogger:

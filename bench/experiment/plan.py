@@ -1,7 +1,7 @@
 """Lay out a study: its data, weights, splits and arms. Pure but for opening files; no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.core.errors import InputError
@@ -9,6 +9,7 @@ from bench.core.hashing import digest
 from bench.core.runs import Arm, Purpose, RunSpec
 from bench.data import loading, splits
 from bench.data.dataset import Dataset, Split
+from bench.data.further_tests import FurtherTest, further_tests, identities
 from bench.models.weights import Origin, locate
 from bench.strategies.registry import STRATEGIES
 from bench.study.allowance import evaluation_steps
@@ -17,7 +18,8 @@ from bench.study.schema import Study
 from bench.study.tasks import TASKS
 
 USUAL_STAGES = 6  # for what is asked about a strategy before there is a model
-IN_THE_DIGEST = {"data", "groups", "group_pattern"}  # of a target, what the digest of its data covers
+# Of a target, what the digests of its data cover.
+IN_THE_DIGEST = {"data", "groups", "group_pattern", "also_test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,7 @@ class Plan:
     splits: Mapping[int, Split]
     arms: tuple[Arm, ...]
     baselines: tuple[Arm, ...] = ()
+    also_test: Mapping[str, FurtherTest] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -92,6 +95,9 @@ def plan(study: Study) -> Plan:
         "training": study.training.model_dump(mode="json", exclude_none=True),
         "metric": study.metric,
     }
+    also_test = further_tests(study.target, dataset)
+    if also_test:
+        settings["also test"] = identities(also_test)
     if study.task != Study.model_fields["task"].default:
         settings["task"] = study.task
     arms = tuple(
@@ -99,7 +105,7 @@ def plan(study: Study) -> Plan:
         for name in study.strategies
     )
     baselines = tuple(Arm(study.name, name, _seen_by(name, settings)) for name in study.baselines)
-    return Plan(study, dataset, origin, parts, arms, baselines)
+    return Plan(study, dataset, origin, parts, arms, baselines, also_test)
 
 
 def _seen_by(baseline: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,20 @@ if TYPE_CHECKING:
     from bench.training.targets.base import PredictionRecord
 
 
-def write_predictions(record: "PredictionRecord", folder: Path) -> dict[str, Path]:
-    """Write `predictions.csv`, and scores and pictures if a record has any; return the files by name."""
+def write_predictions(record: "PredictionRecord", folder: Path, below: str = "") -> dict[str, Path]:
+    """Write `predictions.csv`, and scores and pictures if a record has any.
+
+    Args:
+        record: of a final run.
+        folder: to write to; made if it is missing.
+        below: what stands before the names of the files in the store.
+
+    Returns:
+        the files by name.
+    """
     import pandas as pd
 
+    folder.mkdir(parents=True, exist_ok=True)
     files = {"predictions.csv": folder / "predictions.csv"}
     text = to_csv(pd.DataFrame(record.columns))
     files["predictions.csv"].write_text(text, encoding="utf-8", newline="")
@@ -23,4 +33,4 @@ def write_predictions(record: "PredictionRecord", folder: Path) -> dict[str, Pat
     for name, content in record.pictures.items():
         files[name] = folder / Path(name).name
         files[name].write_bytes(content)
-    return files
+    return {f"{below}{name}": file for name, file in files.items()}

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from bench.core.runs import (
+    ALSO,
     Purpose,
     RunResult,
     RunSpec,
     Status,
 )
-from bench.data.dataset import Split
+from bench.data.dataset import Dataset, Split
+from bench.data.further_tests import FurtherTest
 from bench.study.metrics import METRICS, metrics_of
 from bench.system.notices import warn_once
 from bench.training import device_memory
@@ -38,7 +40,7 @@ from bench.training.weight_drift import IMAGES, DriftReference
 
 log = logging.getLogger(__name__)
 FAULTS = (DivergedError, RuntimeError, ValueError)  # out of memory, and whatever else torch refuses
-MOST_OPENED = 8  # sets of features kept open: all seeds of a usual study
+NONE: Mapping[str, FurtherTest] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class ExecutedRun:
     Args:
         weights: the tensors that the plan let change; the others are the source's.
         predictions: what is kept of those for the test images.
+        also: the same of further test sets, by name.
         plan: what of the model it trained, in words.
         traceback: of a run that failed: where.
     """
@@ -55,6 +58,7 @@ class ExecutedRun:
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     predictions: PredictionRecord | None = None
+    also: Mapping[str, PredictionRecord] = field(default_factory=dict)
     plan: str = ""
     traceback: str = ""
 
@@ -83,10 +87,12 @@ class RunExecutor:
 
     Args:
         setup: builds what they train on.
+        also_test: further test sets, by name.
     """
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self.setup, self.study = setup, setup.study
+    def __init__(self, setup: TrainingSetup, also_test: Mapping[str, FurtherTest] = NONE) -> None:
+        self.setup, self.study, self.also_test = setup, setup.study, also_test
+        self._images = {name: setup.images_of(test.dataset) for name, test in also_test.items()}
         self._reference: DriftReference | None = None
         self._best: _FinishedTrial | None = None  # of the arm and seed that is tuned
 
@@ -190,11 +196,15 @@ class RunExecutor:
         targets, of_val = problem.targets.calibrated(lambda part: predict(problem, part), problem.val)
         if self.study.training.refit:
             problem, trained = self._refitted(spec, parts, problem, trained)
-        predictions, scores = self._test(replace(problem, targets=targets), parts.test)
+        problem = replace(problem, targets=targets)
+        predictions, scores = self._test(problem, parts.test)
+        also, further = self._test_further(problem)
+        scores |= further
         scores |= {f"val/{name}": value for name, value in of_val.items()}
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
-        return ExecutedRun(result, trained.best, predictions, self.setup.plan_text(spec.arm, spec.params))
+        in_words = self.setup.plan_text(spec.arm, spec.params)
+        return ExecutedRun(result, trained.best, predictions, also, in_words)
 
     def _refitted(
         self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained
@@ -244,19 +254,36 @@ class RunExecutor:
         if isinstance(problem.inputs, Features) and not problem.inputs.prepare_evaluation(test):
             # the store can't hold them
             problem = replace(problem, inputs=self.setup.images, forward=problem.model)
-        predictions = predict(problem, test)
-        scores = problem.targets.score(predictions, test, metrics_of(self.study.task))
+        record, scores = self._predicted(problem, self.setup.dataset, test)
+        return record, {f"test/{name}": value for name, value in scores.items()}
+
+    def _test_further(self, problem: TrainingProblem) -> tuple[dict[str, PredictionRecord], dict[str, float]]:
+        """Return the same for each further test set, of which no features are stored."""
+        records: dict[str, PredictionRecord] = {}
+        scores: dict[str, float] = {}
+        for name, test in self.also_test.items():
+            targets = problem.targets.of(test.dataset)
+            seen = replace(problem, inputs=self._images[name], forward=problem.model, targets=targets)
+            records[name], own = self._predicted(seen, test.dataset, test.indices)
+            scores |= {f"{ALSO}{name}/{metric}": value for metric, value in own.items()}
+        return records, scores
+
+    def _predicted(
+        self, problem: TrainingProblem, dataset: Dataset, indices: np.ndarray
+    ) -> tuple[PredictionRecord, dict[str, float]]:
+        """Return what is kept of the predictions for images of a data set, and their scores."""
+        predictions = predict(problem, indices)
+        scores = problem.targets.score(predictions, indices, metrics_of(self.study.task))
         if not np.isfinite(list(scores.values())).all():
             raise DivergedError("a score on test is not finite")
         with torch.inference_mode():
             record = problem.targets.record(
-                self.setup.dataset,
+                dataset,
                 predictions,
-                test,
+                indices,
                 lambda some: problem.forward(problem.inputs.evaluate(some)),
             )
-        record = record.with_groups(self.setup.dataset, test)
-        return record, {f"test/{name}": value for name, value in scores.items()}
+        return record.with_groups(dataset, indices), scores
 
     def _result(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.core.runs import (
+    ALSO,
     Purpose,
     RunResult,
     RunSpec,
@@ -170,6 +171,8 @@ def _files(finished: "ExecutedRun", folder: Path) -> dict[str, Path]:
     from safetensors.torch import save_file
 
     files = write_predictions(finished.predictions, folder)
+    for name, record in finished.also.items():
+        files |= write_predictions(record, folder / ALSO / name, f"{ALSO}{name}/")
     if not finished.weights:  # a baseline has none, and no matrix
         return files
     weights, plan = folder / "weights.safetensors", folder / "plan.txt"

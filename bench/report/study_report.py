@@ -51,6 +51,8 @@ def write(evidence: Evidence, folder: Path) -> None:
         "task": TASKS[evidence.study.task],
         "headers": headers,
         "rows": rows,
+        "also": {name: tables.table(other) for name, other in summary.also.items()},
+        "further": {name: other.provenance for name, other in evidence.also.items()},
         "pairs": tables.pairs(summary),
         "effects": tables.has_effects(summary),
         "run_headers": run_headers,
@@ -90,6 +92,8 @@ def write(evidence: Evidence, folder: Path) -> None:
 def _tables(summary: Summary) -> dict[str, str]:
     """Return the tables to paste: as numbers in CSV, as text in LaTeX."""
     files = {f"tables/{name}.csv": to_csv(frame) for name, frame in tables.numbers(summary).items()}
+    for other, further in summary.also.items():
+        files[f"tables/results-{other}.csv"] = to_csv(tables.numbers(further)["results"])
     metric = METRICS[summary.metric].label
     caption = f"{summary.study}: test {metric} with 95 % interval, cost and verdict by strategy."
     files["tables/results.tex"] = export_formats.latex(
@@ -101,6 +105,20 @@ def _tables(summary: Summary) -> dict[str, str]:
             *tables.pairs(summary), caption, f"comparisons-{summary.study}"
         )
     return files
+
+
+def _further_in_pdf(summary: Summary) -> list[Any]:
+    """Return what a document says of further test sets."""
+    return [
+        part
+        for name, further in summary.also.items()
+        for part in (
+            pdf.paragraph(f"Also tested on {name}", "heading"),
+            pdf.paragraph(further.verdict),
+            *(pdf.paragraph(note, "small") for note in further.notes),
+            pdf.table(*tables.table(further)),
+        )
+    ]
 
 
 def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tuple[str, str]]) -> bytes:
@@ -118,6 +136,7 @@ def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tup
         *(pdf.paragraph(f"{e.outcome}: {e.sentence} ({e.source})", "small") for e in summary.expected),
         pdf.paragraph("Results", "heading"),
         pdf.table(*tables.table(summary)),
+        *_further_in_pdf(summary),
         *(pdf.figure(picture) for picture in pictures),
     ]
     if summary.pairs:

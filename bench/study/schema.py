@@ -23,6 +23,7 @@ from bench.study.baselines import BASELINES
 from bench.study.metrics import METRICS, metrics_of
 from bench.study.tasks import TASKS
 
+NAME = r"^[A-Za-z0-9][\w.\-]*$"
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[float, Field(gt=0)]
@@ -143,6 +144,8 @@ class Target(Part):
     groups: Literal["auto", "none", "folder", "near_duplicates"] = "auto"
     # A regular expression: what its parentheses find in an image's name is its group.
     group_pattern: Annotated[str, Field(max_length=200), AfterValidator(_finds_one)] | None = None
+    # Further test sets by name, each as `data`: the same classes, other images; read once, like test.
+    also_test: dict[Annotated[str, Field(pattern=NAME)], Annotated[str, Field(min_length=1)]] | None = None
 
     @model_validator(mode="after")
     def _grouped_in_one_way(self) -> "Target":
@@ -238,7 +241,7 @@ class Expected(Part):
 class Study(Part):
     """The validated study."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.\-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     question: str
     scenario: Scenario | None = None
     task: Annotated[str, _known(TASKS)] = "classification"
@@ -323,6 +326,8 @@ class Study(Part):
             raise ValueError("strategies and baselines: one is named twice")
         if self.baselines and not TASKS[self.task].one_class:
             raise ValueError(f"baselines are for one class an image, not for {self.task}")
+        if self.target.also_test and not TASKS[self.task].one_class:
+            raise ValueError(f"target.also_test is for one class an image, not for {self.task}")
         return self
 
 

@@ -12,6 +12,7 @@ from bench.core.hashing import canonical_json, digest
 from bench.core.runs import Arm
 from bench.core.versions import RECORD
 from bench.data.dataset import Dataset, Split
+from bench.data.further_tests import FurtherTest
 from bench.data.near_duplicates import NearDuplicate
 from bench.models.weights import Origin
 from bench.study.schema import Study
@@ -50,8 +51,29 @@ class PlannedStudy(Protocol):
         """The baselines, likewise."""
 
     @property
+    def also_test(self) -> Mapping[str, FurtherTest]:
+        """Further test sets by name."""
+
+    @property
     def shortfalls(self) -> list[str]:
         """What there is less of than the study asks for."""
+
+
+@dataclass(frozen=True)
+class FurtherFacts:
+    """A further test set.
+
+    Args:
+        data: where it is from, in words.
+        digest: of its images and labels.
+        images: how many are tested on.
+        known: how many of these the study's own data have, too.
+    """
+
+    data: str
+    digest: str
+    images: int
+    known: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ class StudyFacts:
         left_out: name and reason of each file of the data that could not be used.
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
         baselines: baseline to the key of its arm.
+        also_test: further test sets by name.
     """
 
     arms: Mapping[str, str]
@@ -77,6 +100,7 @@ class StudyFacts:
     left_out: tuple[tuple[str, str], ...] = ()
     overlap: float = 0.0
     baselines: Mapping[str, str] = field(default_factory=dict)
+    also_test: Mapping[str, FurtherFacts] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON types."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.versions import PROTOCOL
+from bench.data.further_tests import FurtherTest
 from bench.data.groups import signs, signs_of_copies
 from bench.data.left_out import summarise
 from bench.data.near_duplicates import NearDuplicate, in_words
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 from bench.study_record.facts import (
+    FurtherFacts,
     PlannedStudy,
     groups,
     sizes,
@@ -50,6 +52,12 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         "source weights": plan.origin.text,
         "source weights identity": plan.origin.identity,
     }
+
+
+def further_facts(test: FurtherTest) -> FurtherFacts:
+    """Return what is recorded of a further test set."""
+    data = test.dataset
+    return FurtherFacts(without_folders(data.name), data.digest, len(test.indices), test.known)
 
 
 def _groups(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> dict[str, Any]:

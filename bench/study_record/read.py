@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import NotStoredError
 from bench.core.hashing import canonical_json
-from bench.core.runs import Purpose, Status
+from bench.core.runs import ALSO, Purpose, Status
 from bench.strategies.registry import tuned_strategy
 from bench.study.loading import (
     parse,
@@ -124,7 +124,8 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         budget=found.tags.get("budget", "default"),
         baselines=_evidence_of_baselines(store, study, facts, of_baselines) if facts.baselines else None,
     )
-    evidence = replace(evidence, wanted=wanted_seeds(evidence))
+    also = {name: _of_further(store, evidence, name, facts, runs) for name in facts.also_test}
+    evidence = replace(evidence, wanted=wanted_seeds(evidence), also=also)
     wanted = sum(evidence.wanted.values()) + study.looks[0] * len(facts.baselines)
     whole = len(runs) + len(of_baselines) == wanted
     ended = [*done, *_done(of_baselines)]
@@ -164,6 +165,23 @@ def _evidence_of_baselines(
         predictions=store.reader.predictions_frame(done),
         scores=store.reader.scores(done) if _ranks(study) else {},
         overlap=facts.overlap,
+    )
+
+
+def _of_further(
+    store: RunStore, evidence: "Evidence", name: str, facts: StudyFacts, runs: list[FoundRun]
+) -> "Evidence":
+    """Return the evidence of a further test set: of the same runs, with what it reads instead of test."""
+    below, done, there = f"{ALSO}{name}/", _done(runs), facts.also_test[name]
+    known = f"{there.known} of its images are also in the study's own data" if there.known else ""
+    return replace(
+        evidence,
+        runs=frames.table([frames.with_further(run, below) for run in runs]),
+        predictions=store.reader.predictions_frame(done, below),
+        scores=store.reader.scores(done, below) if _ranks(evidence.study) else {},
+        provenance={"data": there.data, "data digest": there.digest, "images": there.images, "known": known},
+        near_duplicates=(),
+        baselines=None,
     )
 
 

@@ -30,6 +30,7 @@ from bench.study_record.facts import (
     settings_digest,
 )
 from bench.study_record.provenance import (
+    further_facts,
     provenance_of_plan,
 )
 from bench.tracking.frames import FoundStudy
@@ -58,6 +59,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
         baselines={arm.strategy: arm.key for arm in plan.baselines},
+        also_test={name: further_facts(test) for name, test in plan.also_test.items()},
         overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.most_seeds + 1)]),
     )
     sizes_of_files: dict[str, int] = {}

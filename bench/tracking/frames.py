@@ -1,10 +1,10 @@
 """Stored runs as tables: a tidy row per run, trial or evaluation. Pure; the store reads, this arranges."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.core.runs import Status, Value
+from bench.core.runs import SEES_TEST, Status, Value
 from bench.study.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -148,6 +148,18 @@ def table(runs: Iterable[FoundRun], *extra: str) -> "pd.DataFrame":
     frame = pd.DataFrame(rows, columns=[*FIRST, *extra, "status", *metrics, *COSTS, *LAST, *params])
     counts = dict.fromkeys((*COUNTS, "seed", *extra), "Int64")
     return frame.astype(counts | dict.fromkeys(SECONDS, "float64"))
+
+
+def with_further(run: FoundRun, below: str) -> FoundRun:
+    """Return a run with its scores on a further test set in the place of those on test.
+
+    Args:
+        run: a final one.
+        below: what stands before the names of those scores.
+    """
+    kept = {name: value for name, value in run.metrics.items() if not name.startswith(SEES_TEST)}
+    further = {n.removeprefix(below): v for n, v in run.metrics.items() if n.startswith(below)}
+    return replace(run, metrics=kept | {f"test/{name}": value for name, value in further.items()})
 
 
 def curves(rows: list[dict[str, Any]]) -> "pd.DataFrame":

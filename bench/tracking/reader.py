@@ -141,8 +141,12 @@ class Reader:
                     for run_id, points in zip(some, pool.map(read, some), strict=True):
                         yield from ((run_id, point.step, point.value) for point in points)
 
-    def predictions_frame(self, runs: Sequence[FoundRun]) -> "pd.DataFrame":
+    def predictions_frame(self, runs: Sequence[FoundRun], below: str = "") -> "pd.DataFrame":
         """Return a row for each run and test image, or image and class: strategy, seed, then `PREDICTIONS`.
+
+        Args:
+            runs: final ones.
+            below: what stands before the names of their files: of a further test set.
 
         Raises:
             InputError: if a run's `predictions.csv` is gone.
@@ -152,18 +156,18 @@ class Reader:
         columns = ["strategy", "seed", *frames.PREDICTIONS]
         parts = [
             from_csv(content, ("image", "target", "prediction", "group")).assign(**_who(run))
-            for run, content in zip(runs, self.read_all(runs, "predictions.csv"), strict=True)
+            for run, content in zip(runs, self.read_all(runs, f"{below}predictions.csv"), strict=True)
         ]
         kept = [part[[name for name in columns if name in part]] for part in parts]
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns[:5])
 
-    def scores(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int], Scores]:
+    def scores(self, runs: Sequence[FoundRun], below: str = "") -> dict[tuple[str, int], Scores]:
         """Return what runs rank test images by, by (strategy, seed).
 
         Raises:
             InputError: if a run doesn't keep it.
         """
-        contents = self.read_all(runs, SCORES)
+        contents = self.read_all(runs, f"{below}{SCORES}")
         who = [(run.tags["strategy"], int(run.tags["seed"])) for run in runs]
         return {key: read_scores(content) for key, content in zip(who, contents, strict=True)}
 

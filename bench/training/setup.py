@@ -79,12 +79,16 @@ class TrainingSetup:
         )
         self.stages = [stage.name for stage in self._build("pretrained", 0).stages]
         self.environment = describe(self.device)
-        mean, std = statistics(study.source)
-        self.images = Images(dataset, study.target, mean, std, self.device)
+        self.images = self.images_of(dataset)
         self.targets = targets_of(study, dataset, self.device)
         self.features = FeatureStore()
         self._opened: dict[str, Features] = {}  # by what they are of and the split
         self._compiled: dict[int, Execution] = {}  # by the number of training images
+
+    def images_of(self, dataset: Dataset) -> Images:
+        """Return the images of a data set as the source's models take them."""
+        mean, std = statistics(self.study.source)
+        return Images(dataset, self.study.target, mean, std, self.device)
 
     @cached_property
     def execution(self) -> Execution:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from bench.core.errors import InputError
 from bench.data.dataset import (
@@ -139,6 +140,14 @@ def test_mnist_5k_keeps_its_size_and_has_500_of_each_digit():
         first = np.array(file.readline().split(","), dtype=np.uint8)
     assert (dataset.images[0] == first[:-1].reshape(28, 28, 1)).all()
     assert dataset.labels[0] == first[-1]
+
+
+def test_sklearn_digits_are_scikit_learn_s():
+    dataset, expected = load(target("sklearn_digits", 32)), load_digits()
+    assert dataset.images.shape == (1797, 8, 8, 3)
+    assert np.abs(dataset.images[..., 0] - expected.images * 255 / 16).max() <= 0.5
+    assert dataset.labels.tolist() == expected.target.tolist()
+    assert dataset.classes == load(target("mnist_5k", 64)).classes
 
 
 def test_every_source_says_what_it_is():

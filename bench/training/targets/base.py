@@ -59,6 +59,9 @@ class Targets(Protocol):
         An image of a class of n counts for n ** -power, times what makes the mean over `train` 1.
         """
 
+    def of(self, dataset: Dataset) -> "Targets":
+        """Return the same of the images of another data set that has the same classes."""
+
     def weights_of(self, labels: Tensor) -> Tensor | None:
         """Return what images with these labels count for in the loss, shape (B,); None: all count alike."""
 

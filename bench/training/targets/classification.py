@@ -48,6 +48,10 @@ class Classes:
         weights = counts.clamp(min=1).float() ** -power
         return replace(self, class_weights=weights / weights[labels].mean())
 
+    def of(self, dataset: Dataset) -> "Classes":
+        """Return the same, with its temperature, of the images of another data set."""
+        return replace(self, labels=torch.from_numpy(dataset.labels).to(self.labels.device))
+
     def weights_of(self, labels: Tensor) -> Tensor | None:
         """Return the weight of each label's class; None where there are none."""
         return None if self.class_weights is None else self.class_weights[labels]

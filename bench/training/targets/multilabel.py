@@ -39,6 +39,11 @@ class Labels:
         """Raise ValueError: a class for each image is what weights are for."""
         raise ValueError("class weights are for one class an image")
 
+    def of(self, dataset: Dataset) -> "Labels":
+        """Return the label sets of another data set."""
+        assert isinstance(dataset, LabelSets), "the data of this task have label sets"
+        return Labels(torch.from_numpy(dataset.label_sets.astype(np.float32)).to(self.labels.device))
+
     def weights_of(self, _labels: Tensor) -> None:
         """Return None: all images count alike."""
 
@@ -110,5 +115,4 @@ def _one_run(logits: np.ndarray, labels: np.ndarray) -> Predictions:
 
 def targets(_study: Study, dataset: Dataset, device: str) -> Labels:
     """Return the label sets of a data set, on a device."""
-    assert isinstance(dataset, LabelSets), "the data of this task have label sets"
-    return Labels(torch.from_numpy(dataset.label_sets.astype(np.float32)).to(device))
+    return Labels(torch.empty(0, device=device)).of(dataset)

@@ -4,7 +4,7 @@ import functools
 import io
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class Masks:
     def weighted(self, _train: np.ndarray, _power: float) -> "Masks":
         """Raise ValueError: a class for each image is what weights are for."""
         raise ValueError("class weights are for one class an image")
+
+    def of(self, dataset: Dataset) -> "Masks":
+        """Return the masks of another data set."""
+        return replace(self, dataset=dataset)
 
     def weights_of(self, _labels: Tensor) -> None:
         """Return None: all images count alike."""
