@@ -129,6 +129,11 @@ def announce(plan: "Plan", chosen: Sequence[tuple[str, str]] = ()) -> None:
     say(f"  data     {dataset.name}: {len(dataset.classes)} classes; {parts}{origin}")
     for line in plan.shortfalls:
         say(f"           {line}")
+    if words := dataset.framing.in_words:
+        say(f"  images   {words} (target.fit: {dataset.framing.fit})")
+    for name, test in plan.also_test.items():
+        known = f", {test.known:,} of them also in the study's own data" if test.known else ""
+        say(f"  also on  {name}: {test.dataset.name}, {len(test.indices):,} images{known}")
     if counts := facts.groups(dataset, first):
         kind = counts.pop("kind")
         say(f"  groups   by {kind}: {', '.join(f'{count:,} {where}' for where, count in counts.items())}")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,9 @@ from bench.core.errors import InputError
 from bench.core.hashing import canonical_json
 from bench.data.dataset import NO_LABEL, UnreadableError
 from bench.data.decoding import to_square, to_square_with_mask
+from bench.data.framing import Fit, Framing
 from bench.data.sources.base import Raw
+from bench.data.survey import framing_of
 from bench.system.hardware import usable_cpus
 
 _AHEAD = 64  # images decoded ahead of the one that is being written
@@ -31,25 +34,27 @@ class _OtherSizeError(Exception):
 Decoded = tuple[np.ndarray, int | np.ndarray]  # an image, and its label or its mask
 
 
-def convert(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
+def convert(raw: Raw, side: int, file: Path, mask_file: Path, fit: Fit | None = None) -> dict[str, Any]:
     """Decode all images into a file of (N, S, S, 3) uint8 and return the rest of the data set, in JSON types.
 
-    S is `side`, or the images' own size if all are squares of one size not above `side`. Images with masks
-    are always brought to `side`, whole, and the masks written to a file of their own, (N, S, S) uint8. Images
-    that can't be read are left out and named under `rejected`.
+    Pictures that are no squares become some as `survey.framing_of` says. S is `side`, or the images' own
+    size if all are squares of one size not above `side`. Images with masks are always brought to `side`,
+    whole, and the masks written to a file of their own, (N, S, S) uint8. Images that can't be read are left
+    out and named under `rejected`.
 
     Raises:
         InputError: if fewer than two classes, or no image of some class, are left.
         OSError: if a file can't be written.
     """
     with _strict_about_bombs():
+        framing = framing_of(raw, "pad" if raw.masks else fit)
         if raw.masks:
-            return _convert_with_masks(raw, side, file, mask_file)
+            return _convert_with_masks(raw, side, file, mask_file, framing)
         native = _native_side(raw, side)
         try:
-            return _convert(raw, native or side, file, exact=native is not None)
+            return _convert(raw, native or side, file, framing, exact=native is not None)
         except _OtherSizeError:
-            return _convert(raw, side, file, exact=False)
+            return _convert(raw, side, file, framing, exact=False)
 
 
 class _SummedFile:
@@ -70,12 +75,14 @@ class _SummedFile:
         self.crc32 = zlib.crc32(values.data, self.crc32)
 
 
-def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dict[str, Any]:
+def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path, framing: Framing) -> dict[str, Any]:
     kept: list[int] = []
     rejected = [[r.name, r.reason] for r in raw.rejected]
     hasher, highest = sha256(), -1
     with _SummedFile(file) as images, _SummedFile(mask_file) as masks:
-        for index, result in enumerate(_in_order(lambda i: _read_masked(raw, i, side), len(raw.names))):
+        for index, result in enumerate(
+            _in_order(lambda i: _read_masked(raw, i, side, framing), len(raw.names))
+        ):
             if isinstance(result, str):
                 rejected.append([raw.names[index], result])
                 continue
@@ -90,19 +97,20 @@ def _convert_with_masks(raw: Raw, side: int, file: Path, mask_file: Path) -> dic
     if not kept or len(classes) < _FEWEST_CLASSES:
         _check(raw, classes, kept, rejected)  # names what is wrong
     meta = _facts(raw, kept, classes, [0] * len(kept), rejected) | {"shape": [len(kept), side, side, 3]}
+    meta["framing"] = asdict(framing)
     hasher.update(_labelling(meta))
     sums = {written.name: written.crc32 for written in (images, masks)}
     return meta | {"digest": hasher.hexdigest(), "crc32": sums, "masks": True}
 
 
-def _read_masked(raw: Raw, index: int, side: int) -> Decoded | str:
+def _read_masked(raw: Raw, index: int, side: int, framing: Framing) -> Decoded | str:
     """Return pixels and mask, or the reason why there are none."""
 
     def read() -> Decoded:
         image, mask = raw.read(index)
         assert not isinstance(mask, int), "this source has masks"
         with image:
-            pixels, labels = to_square_with_mask(image, mask, side)
+            pixels, labels = to_square_with_mask(image, mask, side, framing)
         found = int(labels.max(where=labels != NO_LABEL, initial=0))
         if raw.classes and found >= len(raw.classes):
             raise UnreadableError(f"its mask holds {found}; there are {len(raw.classes)} classes, from 0")
@@ -115,14 +123,14 @@ def _labelling(meta: dict[str, Any]) -> bytes:
     return canonical_json({key: meta[key] for key in ("shape", "labels", "classes", "parts")}).encode()
 
 
-def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
+def _convert(raw: Raw, side: int, file: Path, framing: Framing, *, exact: bool) -> dict[str, Any]:
     kept: list[int] = []
     labels: list[int] = []
     rejected = [[r.name, r.reason] for r in raw.rejected]
     hasher = sha256()
     with _SummedFile(file) as out:
         for index, result in enumerate(
-            _in_order(lambda i: _read_one(raw, i, side, exact=exact), len(raw.names))
+            _in_order(lambda i: _read_one(raw, i, side, framing, exact=exact), len(raw.names))
         ):
             if isinstance(result, str):
                 rejected.append([raw.names[index], result])
@@ -134,6 +142,7 @@ def _convert(raw: Raw, side: int, file: Path, *, exact: bool) -> dict[str, Any]:
             kept.append(index)
             labels.append(label)
     meta = _describe(raw, kept, labels, rejected) | {"shape": [len(kept), side, side, 3]}
+    meta["framing"] = asdict(framing)
     hasher.update(_labelling(meta))
     return meta | {"digest": hasher.hexdigest(), "crc32": {out.name: out.crc32}}
 
@@ -190,14 +199,14 @@ def _native_side(raw: Raw, side: int) -> int | None:
     return None
 
 
-def _read_one(raw: Raw, index: int, side: int, *, exact: bool) -> Decoded | str:
+def _read_one(raw: Raw, index: int, side: int, framing: Framing, *, exact: bool) -> Decoded | str:
     """Return pixels and label, or the reason why there are none."""
 
     def read() -> Decoded:
         image, label = raw.read(index)
         assert isinstance(label, int), "this source has labels"
         with image:
-            return _to_stored(image, side, exact=exact), label
+            return _to_stored(image, side, framing, exact=exact), label
 
     return _or_reason(read)
 
@@ -217,10 +226,10 @@ def _or_reason(read: Callable[[], Decoded]) -> Decoded | str:
         return f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def _to_stored(image: Image.Image, side: int, *, exact: bool) -> np.ndarray:
+def _to_stored(image: Image.Image, side: int, framing: Framing, *, exact: bool) -> np.ndarray:
     if exact and image.size != (side, side):
         raise _OtherSizeError
-    return to_square(image, side)
+    return to_square(image, side, framing)
 
 
 def _in_order(work: Callable[[int], Decoded | str], count: int) -> Iterator[Decoded | str]:

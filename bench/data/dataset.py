@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from bench.core.hashing import digest
+from bench.data.framing import AS_IT_IS, Framing
 
 UNASSIGNED, TRAIN, VAL, TEST = -1, 0, 1, 2
 NO_LABEL = 255  # in a mask: the pixel counts nowhere
@@ -47,6 +48,7 @@ class Dataset:
             so may not be split up; None where each stands for itself.
         group_names: of groups 0, 1, ..., as a person knows them.
         group_kind: what a group is, in the singular.
+        framing: how pictures became the squares of `images`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset:
     groups: np.ndarray | None = None
     group_names: tuple[str, ...] = ()
     group_kind: str = ""
+    framing: Framing = AS_IT_IS
 
     def missing_classes(self, indices: np.ndarray) -> list[str]:
         """Return the classes that a part of the data must show and doesn't.

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bench.data.dataset import NO_LABEL, UnreadableError
+from bench.data.framing import AS_IT_IS, WHITE, Framing
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 _SEVERAL_PICTURES_FINE = {"MPO"}  # a phone's JPEG with a depth map or preview behind the picture
-_TALLEST_16_BIT = 65535
 UPRIGHT = 1  # EXIF: the pixels are stored as they are seen
 _QUARTER_TURNS = 5  # EXIF orientations from this one on swap width and height
 TURNED = "turned"  # in a mask's info: it was turned as its own EXIF says
@@ -37,27 +37,57 @@ def open_image(file: Path | bytes) -> Image.Image:
     return image
 
 
-def to_square(image: Image.Image, side: int) -> np.ndarray:
-    """Return the centre square of an image, resized: uint8, shape (side, side, 3), RGB.
+def to_square(image: Image.Image, side: int, framing: Framing = AS_IT_IS) -> np.ndarray:
+    """Return an image as a square, resized: uint8, shape (side, side, 3), RGB.
 
-    The same as resizing the shorter side and cropping the centre, but cropped first, so that a picture of
-    8000x1 pixels stays small. Antialiased bicubic; a picture that has the size already keeps its pixels.
+    Antialiased bicubic; a picture that has the size already keeps its pixels. The centre square is the same
+    as resizing the shorter side and cropping the centre, but cropped first, so that a picture of 8000x1
+    pixels stays small.
+
+    Args:
+        image: of any shape.
+        side: pixels.
+        framing: what of it is shown, and how deep pixels are scaled.
+
+    Raises:
+        UnreadableError: for 32-bit pixels, which don't say what white is.
     """
     width, height = image.size
-    shorter = min(width, height)
-    scale = side / shorter
+    scale = side / (max(width, height) if framing.fit == "pad" else min(width, height))
     if scale < 1:  # JPEG only: decode at 1/2, 1/4 or 1/8 where that is still large enough
         image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-    plain = _to_plain(ImageOps.exif_transpose(image))
+    plain = _to_plain(ImageOps.exif_transpose(image), framing)
+    if framing.fit == "pad":
+        return np.asarray(_on_grey(plain, side))
     width, height = plain.size
     shorter = min(width, height)
     left, top = (width - shorter) / 2, (height - shorter) / 2
-    box = (left, top, left + shorter, top + shorter)
+    box = (left, top, left + shorter, top + shorter) if framing.fit == "crop" else None
     square = plain.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     return np.asarray(square.convert("RGB"))
 
 
-def to_square_with_mask(image: Image.Image, mask: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _on_grey(plain: Image.Image, side: int) -> Image.Image:
+    """Return all of a picture, its longer side resized to `side`, in the centre of a grey square."""
+    size = _within(plain.size, side)
+    square = Image.new("RGB", (side, side), _GREY)
+    resized = plain.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    square.paste(resized, _centred(size, side))
+    return square
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _centred(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return (side - size[0]) // 2, (side - size[1]) // 2
+
+
+def to_square_with_mask(
+    image: Image.Image, mask: Image.Image, side: int, framing: Framing = AS_IT_IS
+) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask, the longer side resized to `side`, centred on a square: nothing is cropped.
 
     Image: uint8, shape (side, side, 3), antialiased bicubic, on grey. Mask: uint8, shape (side, side), by the
@@ -67,16 +97,12 @@ def to_square_with_mask(image: Image.Image, mask: Image.Image, side: int) -> tup
         UnreadableError: if the mask has another size than the image, or may lie over it in two ways.
     """
     mask = _turned_alike(mask, image)
-    plain = _to_plain(ImageOps.exif_transpose(image)).convert("RGB")
+    plain = _to_plain(ImageOps.exif_transpose(image), framing)
     if mask.size != plain.size:
         raise UnreadableError("its mask is {}x{}, the image {}x{}".format(*mask.size, *plain.size))
-    scale = side / max(plain.size)
-    width, height = (max(1, round(length * scale)) for length in plain.size)
-    corner = (side - width) // 2, (side - height) // 2
-    square, labels = Image.new("RGB", (side, side), _GREY), Image.new("L", (side, side), NO_LABEL)
-    square.paste(plain.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0), corner)
-    labels.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
-    return np.asarray(square), np.asarray(labels)
+    size, labels = _within(plain.size, side), Image.new("L", (side, side), NO_LABEL)
+    labels.paste(mask.resize(size, Image.Resampling.NEAREST), _centred(size, side))
+    return np.asarray(_on_grey(plain, side)), np.asarray(labels)
 
 
 def orientation(image: Image.Image) -> int:
@@ -104,14 +130,14 @@ def _turned_alike(mask: Image.Image, image: Image.Image) -> Image.Image:
     return mask
 
 
-def _to_plain(image: Image.Image) -> Image.Image:
+def _to_plain(image: Image.Image, framing: Framing) -> Image.Image:
     """Return the image in RGB or 8-bit grey: what is transparent lies on white, 16 bits are scaled to 8.
 
     Raises:
         UnreadableError: for 32-bit pixels, which don't say what white is.
     """
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bit(image))
+        return Image.fromarray(_eight_bit(image, framing.levels))
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -119,9 +145,10 @@ def _to_plain(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
+def _eight_bit(image: Image.Image, levels: tuple[int, int]) -> np.ndarray:
+    values, (black, white) = np.asarray(image), levels
     low, high = values.min(), values.max()
-    if image.mode == "F" or low < 0 or high > _TALLEST_16_BIT:
+    if image.mode == "F" or low < 0 or high > WHITE:
         raise UnreadableError(f"32-bit pixels from {low:g} to {high:g}; save it with 8 or 16 bits")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled = (values.astype(np.int64).clip(black, white) - black) * 510 + (white - black)
+    return (scaled // (2 * (white - black))).astype(np.uint8)

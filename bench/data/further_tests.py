@@ -41,7 +41,9 @@ def further_tests(target: Target, own: Dataset) -> dict[str, FurtherTest]:
     for name, data in (target.also_test or {}).items():
         where = f"target.also_test.{name}"
         try:
-            other = load(with_changes(target, data=data, groups="auto", group_pattern=None))
+            other = load(
+                with_changes(target, data=data, groups="auto", group_pattern=None, fit=own.framing.fit)
+            )
         except InputError as error:
             raise InputError(error.what, where, error.remedy) from error
         renamed = _with_classes_of(own, other, where)

@@ -26,6 +26,7 @@ from bench.core.hashing import canonical_json, digest
 from bench.core.versions import IMAGES
 from bench.data.conversion import convert
 from bench.data.dataset import Dataset, Rejected
+from bench.data.framing import Fit, Framing
 from bench.data.sources.base import Raw, Source
 from bench.system import locations, locks
 
@@ -39,19 +40,21 @@ _in_use: dict[Path, int] = {}  # entry to the handle of its lock, held as long a
 _sound: set[tuple[int, ...]] = set()  # device, inode, size and change time of files whose sum was right
 
 
-def open_or_decode(source: Source, side: int) -> Dataset:
+def open_or_decode(source: Source, side: int, fit: Fit | None = None) -> Dataset:
     """Return the decoded data set of a source, from the store if it is there and sound.
 
     Args:
         source: what to decode.
         side: pixels; images are stored at side x side, or at their own size if all are equal smaller squares.
+        fit: how pictures that are no squares become some; None: as suits them.
 
     Raises:
         InputError: if the source can't be read or has no usable images, or the store can't be written.
     """
     folder = _folder()
     recipe = [IMAGES, version("pillow")]  # another decoder may give other pixels
-    key = digest({"source": source.fingerprint(), "side": side, "recipe": recipe})
+    wanted = {"fit": fit} if fit else {}
+    key = digest({"source": source.fingerprint(), "side": side, "recipe": recipe, **wanted})
     entry = folder / key
     if dataset := _open(entry, source):
         return dataset
@@ -63,7 +66,7 @@ def open_or_decode(source: Source, side: int) -> Dataset:
             _remove_remains(folder, key)
             raw = _read(source)
             _make_room(len(raw.names) * side**2 * (4 if raw.masks else 3))
-            _write(entry, raw, side)
+            _write(entry, raw, side, fit)
     except OSError as error:
         raise InputError(
             f"the image store can't be written ({error.strerror or error})",
@@ -217,8 +220,13 @@ def _dataset(source: Source, images: np.ndarray, masks: np.ndarray | None, meta:
         licence=meta["licence"],
         origin=meta["origin"],
         masks=masks,
+        framing=_framing(meta["framing"]),
     )
     return dataset.grouped(meta["groups"], meta["group_kind"]) if meta["groups"] else dataset
+
+
+def _framing(stored: dict[str, Any]) -> Framing:
+    return Framing(stored["fit"], tuple(stored["levels"]), stored["lost"])
 
 
 def _remove_remains(folder: Path, key: str) -> None:
@@ -236,12 +244,12 @@ def _read(source: Source) -> Raw:
         raise InputError(f"{source.name} can't be read ({error.strerror or error})", where) from error
 
 
-def _write(entry: Path, raw: Raw, side: int) -> None:
+def _write(entry: Path, raw: Raw, side: int, fit: Fit | None) -> None:
     log.info("decoding %d images of %s", len(raw.names), raw.origin)
     temporary = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
     temporary.mkdir()  # and not `mkdtemp`, which lets no other user read it whatever the umask says
     try:
-        meta = convert(raw, side, temporary / _PIXELS, temporary / _MASKS)
+        meta = convert(raw, side, temporary / _PIXELS, temporary / _MASKS, fit)
         text = canonical_json({"meta": meta, "checksum": digest(meta)})
         (temporary / _META).write_text(text, encoding="utf-8")
         temporary.rename(entry)

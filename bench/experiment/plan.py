@@ -19,7 +19,7 @@ from bench.study.tasks import TASKS
 
 USUAL_STAGES = 6  # for what is asked about a strategy before there is a model
 # Of a target, what the digests of its data cover.
-IN_THE_DIGEST = {"data", "groups", "group_pattern", "also_test"}
+IN_THE_DIGEST = {"data", "groups", "group_pattern", "also_test", "fit"}
 
 
 @dataclass(frozen=True, eq=False)

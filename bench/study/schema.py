@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -137,6 +136,8 @@ class Target(Part):
     test_fraction: Fraction = 0.25
     split_seed: int = 0
     image_size: Annotated[int, Field(ge=16, le=1024)] = 224  # pixels, side of the square input
+    # How pictures that are no squares become some; not set: crop, or pad where that would lose too much.
+    fit: Literal["crop", "pad", "stretch"] | None = None
     augmentation: Augmentation = Augmentation()
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # names of mask values 0, 1, ...
     ignore: Annotated[int, Field(ge=0, le=255)] | None = None  # mask value without label, beside 255
@@ -309,11 +310,10 @@ class Study(Part):
         ):
             if value not in valid:
                 raise ValueError(f"{key} '{value}' is not for {self.task}; valid: {', '.join(valid)}")
-        for other in TASKS.values():
-            foreign = set(other.settings) - set(TASKS[self.task].settings)
-            if any(self._setting(name) is not None for name in foreign):
-                verb = "is" if len(other.settings) == 1 else "are"
-                raise ValueError(f"{_listed(other.settings)} {verb} for task: {other.name}")
+        for name in dict.fromkeys(name for task in TASKS.values() for name in task.settings):
+            if name not in TASKS[self.task].settings and self._setting(name) is not None:
+                tasks = [task.name for task in TASKS.values() if name in task.settings]
+                raise ValueError(f"{name} is for task: {' or '.join(tasks)}")
         return self
 
     def _setting(self, dotted: str) -> Any:
@@ -329,10 +329,6 @@ class Study(Part):
         if self.target.also_test and not TASKS[self.task].one_class:
             raise ValueError(f"target.also_test is for one class an image, not for {self.task}")
         return self
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def with_changes(part: P, **changes: Any) -> P:

@@ -52,7 +52,7 @@ TASKS.add(
         class_score="share right",
         class_score_in_words="the share of each class's test images (their number in brackets) that is right",
         class_title="Share of each class's test images that is right",
-        settings=("training.class_weights",),
+        settings=("training.class_weights", "target.fit"),
         figures=("confusion", "confused_pairs"),
         one_class=True,
     )
@@ -80,6 +80,7 @@ TASKS.add(
         class_score="average precision",
         class_score_in_words="the average precision of each class (in brackets: its test images)",
         class_title="Average precision of each class, mean over seeds",
+        settings=("target.fit",),
         figures=("score_by_class",),
     )
 )

@@ -12,6 +12,7 @@ from bench.core.hashing import canonical_json, digest
 from bench.core.runs import Arm
 from bench.core.versions import RECORD
 from bench.data.dataset import Dataset, Split
+from bench.data.framing import AS_IT_IS, Framing
 from bench.data.further_tests import FurtherTest
 from bench.data.near_duplicates import NearDuplicate
 from bench.models.weights import Origin
@@ -90,6 +91,7 @@ class StudyFacts:
         overlap: share of its training images that a seed has in common with another, mean over final seeds.
         baselines: baseline to the key of its arm.
         also_test: further test sets by name.
+        framing: how pictures became squares.
     """
 
     arms: Mapping[str, str]
@@ -101,6 +103,7 @@ class StudyFacts:
     overlap: float = 0.0
     baselines: Mapping[str, str] = field(default_factory=dict)
     also_test: Mapping[str, FurtherFacts] = field(default_factory=dict)
+    framing: Framing = AS_IT_IS
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON types."""

@@ -44,6 +44,7 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         "data licence": dataset.licence,
         "data digest": dataset.digest,
         "classes": len(dataset.classes),
+        **({"images are": words} if (words := dataset.framing.in_words) else {}),
         "images": sizes(split) | ({"note": "; ".join(plan.shortfalls)} if plan.shortfalls else {}),
         "split hash of seed 1": split.hash,
         **_groups(plan, pairs),

@@ -59,6 +59,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         near_duplicates=tuple(pairs),
         left_out=tuple((r.name, r.reason) for r in plan.dataset.rejected),
         baselines={arm.strategy: arm.key for arm in plan.baselines},
+        framing=plan.dataset.framing,
         also_test={name: further_facts(test) for name, test in plan.also_test.items()},
         overlap=overlap([plan.splits[seed].train for seed in range(1, plan.study.most_seeds + 1)]),
     )

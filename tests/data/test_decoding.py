@@ -11,6 +11,7 @@ from PIL import Image
 
 from bench.core.errors import InputError
 from bench.data.decoding import open_image, to_square
+from bench.data.framing import Framing
 from bench.data.loading import load
 from bench.study.schema import Target
 
@@ -72,6 +73,34 @@ def test_a_palette_with_a_transparent_colour(tmp_path):
 def test_16_bit_grey_is_scaled_to_8(tmp_path, value, eight_bit):
     Image.fromarray(np.full((4, 4), value, dtype=np.uint16)).save(tmp_path / "deep.png")
     assert (square(open_image(tmp_path / "deep.png")) == eight_bit).all()
+
+
+def test_16_bit_grey_is_scaled_by_the_levels_of_its_data_set():
+    values = np.array([[0, 1000, 1500, 2000, 4000]], dtype=np.uint16)
+    image = Image.fromarray(np.repeat(values, 5, 0))
+    pixels = to_square(image, 5, Framing(levels=(1000, 2000)))
+    assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def stripe(pixel):
+    """Which channel is bright; 3: none, it is grey."""
+    return 3 if np.ptp(pixel.astype(int)) < 10 else int(pixel.argmax())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_of_a_picture_is_shown(turned):
+    """Of stripes of red, green and blue, three times as wide as high."""
+    image = Image.fromarray(np.repeat(np.eye(3, dtype=np.uint8) * 255, 24, 0)[None].repeat(24, 0))
+    image = image.transpose(Image.Transpose.ROTATE_270) if turned else image
+
+    def shown(fit):
+        pixels = to_square(image, 9, Framing(fit=fit))
+        return [[stripe(pixel) for pixel in row] for row in (np.rot90(pixels) if turned else pixels)]
+
+    whole = [0] * 3 + [1] * 3 + [2] * 3
+    assert shown("crop") == [[1] * 9] * 9
+    assert shown("stretch") == [whole] * 9
+    assert shown("pad") == [[3] * 9] * 3 + [whole] * 3 + [[3] * 9] * 3
 
 
 def test_the_exif_orientation_is_applied(tmp_path):

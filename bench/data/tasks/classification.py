@@ -17,7 +17,7 @@ from bench.system.locations import expanded
 def load(target: Target, folder: Path | None) -> Dataset:
     """Return the decoded images of a target, with a margin for crops; `folder` replaces its data."""
     source = _source_at(folder) if folder is not None else find_source(target.data)
-    return open_or_decode(source, stored_side(target.image_size))
+    return open_or_decode(source, stored_side(target.image_size), target.fit)
 
 
 def find_source(name: str) -> Source:

@@ -75,7 +75,8 @@ def load(target: Target, folder: Path | None) -> LabelSets:
     label_sets = [tuple(sorted(set(_labels(entry.label)))) for entry in entries]
     _check(root, label_sets, rejected)
     sets = sorted(set(label_sets))
-    stored = open_or_decode(_source(root, entries, label_sets, rejected), stored_side(target.image_size))
+    source, side = _source(root, entries, label_sets, rejected), stored_side(target.image_size)
+    stored = open_or_decode(source, side, target.fit)
     return _with_labels(stored, [sets[int(number)] for number in stored.classes])
 
 
