@@ -115,6 +115,7 @@ def test_elpv_has_the_modules_that_its_authors_count():
     [
         ("photo_textures", "classification", 40),
         ("elpv", "classification", 10),
+        ("elpv_equalised", "classification", 10),
         ("elpv_all", "classification", 10),
         ("digit_scenes", "segmentation", 10),
     ],
@@ -140,6 +141,19 @@ def test_mnist_5k_keeps_its_size_and_has_500_of_each_digit():
         first = np.array(file.readline().split(","), dtype=np.uint8)
     assert (dataset.images[0] == first[:-1].reshape(28, 28, 1)).all()
     assert dataset.labels[0] == first[-1]
+
+
+def test_equalised_cells_have_all_grey_levels_alike():
+    """So a histogram tells little of defects; labels and modules are those of elpv."""
+    plain, equal = load(target("elpv", 64)), load(target("elpv_equalised", 64))
+    assert equal.names == plain.names
+    assert (equal.labels == plain.labels).all()
+    assert (equal.groups == plain.groups).all()
+
+    def spread_of_means(dataset):
+        return dataset.images[:, ..., 0].reshape(len(dataset.images), -1).mean(1).std()
+
+    assert spread_of_means(equal) < spread_of_means(plain) / 5
 
 
 def test_sklearn_digits_are_scikit_learn_s():

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bench.core.errors import InputError
 from bench.data.dataset import UNASSIGNED
@@ -55,7 +55,7 @@ def versions(*packages: str) -> str:
         raise InputError(f"{error.name} is not installed", "data", f"pip install {error.name}") from error
 
 
-def _read_elpv(*, doubtful: bool) -> Raw:
+def _read_elpv(*, doubtful: bool = False, equalised: bool = False) -> Raw:
     table = packaged_file("elpv_dataset/data/labels.csv")
     rows = [line.split() for line in table.read_text(encoding="ascii").splitlines() if line.strip()]
     probability = [float(row[1]) for row in rows]
@@ -64,7 +64,8 @@ def _read_elpv(*, doubtful: bool) -> Raw:
     names, labels = [rows[i][0] for i in taken], [int(probability[i] >= DEFECTIVE_FROM) for i in taken]
 
     def read(index: int) -> tuple[Image.Image, int]:
-        return open_image(table.parent / names[index]), labels[index]
+        picture = open_image(table.parent / names[index])
+        return ImageOps.equalize(picture.convert("L")) if equalised else picture, labels[index]
 
     return Raw(
         ("functional", "defective"), names, [UNASSIGNED] * len(names), read, _ELPV_LICENCE,
@@ -122,7 +123,16 @@ SOURCES.add(
         "modules are inferred from the order of files",
         _ELPV_LICENCE,
         partial(versions, "elpv_dataset"),
-        partial(_read_elpv, doubtful=False),
+        _read_elpv,
+    )
+)
+SOURCES.add(
+    Source(
+        "elpv_equalised",
+        "the images of elpv, each with its grey levels equalised, so that brightness tells nothing of defects",
+        _ELPV_LICENCE,
+        lambda: f"equalised: {versions('elpv_dataset')}",
+        partial(_read_elpv, equalised=True),
     )
 )
 SOURCES.add(
