@@ -95,7 +95,7 @@ def _loop(
         problem.model, multipliers, problem.learning_rate, problem.weight_decay, training
     )
     penalty.replace_decay(optimizer, plan.stages)
-    course = Course(training, evaluations, may_stop=not plan.trains_only_head)
+    course = Course(training, evaluations, may_stop=problem.chooses and not plan.trains_only_head)
     return _Loop(problem, optimizer, course, file, number, first_place, penalty)
 
 
@@ -143,7 +143,7 @@ class _Loop:
     def note(self, row: Row) -> None:
         """Note what the evaluation at the end of an interval gave."""
         metric = self.problem.metric
-        self.course.note(METRICS[metric].sign * row[f"val/{metric}"])
+        self.course.note(METRICS[metric].sign * row[f"val/{metric}"] if self.problem.chooses else 0.0)
         self.losses = []
 
     def evaluate(self, result: Trained) -> Row:

@@ -42,6 +42,7 @@ class TrainingProblem:
         model: the whole model, whose parameters are trained.
         forward: from `inputs` to logits: the model, or what stands behind its frozen prefix.
         targets: what is to be got right.
+        val: images to choose the best evaluation by. None: training goes on to its end, which is kept.
         metric: the name of the metric that chooses the best evaluation.
         l2_strength: of a phase that is solved: the loss is the sum over images plus this / 2 times the
             squared norm of the weights.
@@ -82,6 +83,11 @@ class TrainingProblem:
     def labels(self) -> Tensor:
         """The labels of all images, where images have them."""
         return self.targets.labels
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are images to choose the best evaluation by."""
+        return len(self.val) > 0
 
 
 @dataclass
@@ -146,7 +152,7 @@ def next_batches(problem: TrainingProblem, first: int, count: int) -> list[tuple
 
 
 def note_evaluation(problem: TrainingProblem, result: Trained, row: Row) -> None:
-    """Add an evaluation to the curve, and keep the weights if it is the best so far.
+    """Add an evaluation to the curve, and keep the weights if it is the best so far, or nothing is chosen.
 
     Raises:
         DivergedError: if a value is not finite.
@@ -155,7 +161,10 @@ def note_evaluation(problem: TrainingProblem, result: Trained, row: Row) -> None
     if bad:
         raise DivergedError(f"{bad[0]} is not finite after step {row['step']:g}")
     result.curve.append(row)
-    if not result.best or _rank(row, problem.metric) > _rank(result.best_row, problem.metric):
+    is_best = not (result.best and problem.chooses) or (
+        _rank(row, problem.metric) > _rank(result.best_row, problem.metric)
+    )
+    if is_best:
         result.best_place = len(result.curve) - 1
         result.best = trained_state(problem.model, problem.plan)
 
@@ -184,7 +193,9 @@ def plain_state(model: TransferModel, plan: TransferPlan) -> dict[str, Tensor]:
 
 
 def evaluate(problem: TrainingProblem, indices: np.ndarray) -> dict[str, float]:
-    """Return the scores on images `indices`, in eval mode."""
+    """Return the scores on images `indices`, in eval mode; of no images there are none."""
+    if not len(indices):
+        return {}
     return problem.targets.score(predict(problem, indices), indices, (problem.metric,))
 
 
