@@ -137,6 +137,7 @@ def check(
     _debug: Debug = False,
 ) -> None:
     """Show the resolved study, then build every strategy and train it one step."""
+    from bench.experiment.time_budget import expected_minutes
     from bench.system.accelerators import check_wish
 
     check_wish(device)
@@ -151,6 +152,7 @@ def check(
     console.say(f"  device   {setup.device}, {setup.execution.precision}")
     for line in setup.left_to_measure():
         console.say(f"  at run   {line}")
+    console.say(f"  time     about {expected_minutes(laid_out, setup.device)} minutes for all runs here")
     for arm in laid_out.arms:
         matrix, parameters = try_step(setup, arm, laid_out.splits[1])
         console.say()

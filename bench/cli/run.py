@@ -41,6 +41,9 @@ def run(
     steps: Annotated[int | None, typer.Option(min=1, help="optimisation steps of every run, at most")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="epochs of every run, instead of steps")] = None,
     budget: BudgetOption = Budget.default,
+    minutes: Annotated[
+        float | None, typer.Option(min=1, help="fit image size, steps, trials and seeds to this time")
+    ] = None,
     device: Device = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
@@ -60,12 +63,16 @@ def run(
     """Run a study, or find out what is best for a folder of images; then write the report."""
     from bench.experiment.options import Options
     from bench.experiment.subject import drafts, settle, subject_of
+    from bench.experiment.time_budget import TimeLimit
     from bench.system.signals import sigterm_interrupts
 
     counts = label_counts(sizes)
     changed = changes(
         strategy, set_, tuning__trials=trials, seeds=seeds, training__steps=steps, training__epochs=epochs
     )
+    if minutes and (counts or budget is not Budget.default):
+        other = "--sizes" if counts else "--budget"
+        raise InputError(f"--minutes and {other} both say how much is run", "--minutes", "give one of them")
     asked = drafts(subject_of(named, study, data), changed, budget.value)
     options = Options(
         device, tracking_uri, fresh, jobs,
@@ -73,7 +80,8 @@ def run(
     )  # fmt: skip
     _check([draft.study for draft in asked], counts, options, output)
     with sigterm_interrupts():
-        settled = [settle(draft) for draft in asked]
+        limit = TimeLimit(minutes / len(asked), device) if minutes else None
+        settled = [settle(draft, limit) for draft in asked]
         if dry_run:
             for made in settled:
                 console.show(_with_sizes([made.study], counts), made.chosen)

@@ -21,14 +21,24 @@ def typical_size(data: Path) -> tuple[int, int]:
     Raises:
         InputError: if there is none that can be opened.
     """
-    listed = _pictures(data) if data.is_dir() else (row.path for row in read_table(data, "", ()))
-    files = sorted(listed)
+    files = sorted(_listed(data))
     chosen = {int(place) for place in np.linspace(0, len(files) - 1, min(SAMPLE, len(files)))}
     sizes = [size for place in sorted(chosen) if (size := _size(files[place]))]
     if not sizes:
         raise InputError("there is no picture that can be opened", str(data), "name one with images")
     width, height = np.median(sizes, axis=0).astype(int)
     return int(width), int(height)
+
+
+def count_pictures(data: Path) -> int:
+    """Return how many pictures there are below a folder or in a table, whether they can be opened or not."""
+    return sum(1 for _ in _listed(data))
+
+
+def _listed(data: Path) -> Iterator[Path]:
+    if data.is_dir():
+        return _pictures(data)
+    return (row.path for row in read_table(data, "", ()))
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from bench.core.text import one_line
 from bench.data import loading, splits
 from bench.data.dataset import Dataset, Split
-from bench.data.picture_sizes import typical_size
+from bench.data.picture_sizes import count_pictures, typical_size
 from bench.data.sources.table import METADATA
+from bench.experiment.time_budget import Images, TimeLimit, fit_to_minutes
 from bench.study.allowance import DEFAULT_STEPS
 from bench.study.budgets import Budget
 from bench.study.loading import resolve, safe_name
@@ -33,6 +34,7 @@ PIXELS_A_SECOND = 600 * 64**2 / 2.76 / 2
 TRAIN_ALL = 3  # of the default strategies train all stages; the others take little beside these
 PRUNED = 0.5  # about this share of the steps of trials is left out
 LEAST_SIDE, STRIDE = 64, 32  # pixels: of the smallest side a map of 2 x 2 is left
+SIDES = range(LEAST_SIDE, Target.model_fields["image_size"].default + 1, STRIDE)
 VAL_LABELS = 1000  # to choose by; every evaluation looks at all of them
 LARGE = 200  # labels for each class: large_different has as many, and the largest of the small studies 150
 NO_RULE = "no rule of thumb is judged: likeness to the source's images is not measured"
@@ -62,15 +64,21 @@ def draft(data: Path, overrides: Sequence[str], budget: Budget) -> Study:
     return study if study.question else with_changes(study, question=_question(study.source.model, data))
 
 
-def fitted(study: Study, given: Collection[str]) -> MadeUp:
+def fitted(study: Study, given: Collection[str], limit: TimeLimit | None = None) -> MadeUp:
     """Return a drafted study with what its images decide, under a name of its own.
 
     Args:
         study: as `draft` made it.
         given: keys of the settings that somebody has chosen, which stay as they are.
+        limit: what it may take; None: as long as the default budget does, images being no larger than that
+            they take about an hour.
     """
-    target, chosen = study.target, [("task", f"{study.task}: {TASKS[study.task].summary}")]
-    if "target.image_size" not in given:
+    chosen = [("task", f"{study.task}: {TASKS[study.task].summary}")]
+    if limit:
+        study, words = _in_time(study, given, limit)
+        chosen.append(("time", words))
+    target = study.target
+    if not limit and "target.image_size" not in given:
         side, why = _choose_side(Path(target.data))
         target = with_changes(target, image_size=side)
         chosen.append(("size", f"{side} px: {why}"))
@@ -86,6 +94,21 @@ def fitted(study: Study, given: Collection[str]) -> MadeUp:
         study, why = _with_scenario(study, dataset)
         chosen += [("scenario", why), ("rule", NO_RULE)]
     return MadeUp(with_digest(study, dataset), tuple(chosen))
+
+
+def _in_time(study: Study, given: Collection[str], limit: TimeLimit) -> tuple[Study, str]:
+    """Return a drafted study with as much of everything as fits into a time, and that in words."""
+    data, target = Path(study.target.data), study.target
+    width, height = typical_size(data)
+    shown = [side for side in SIDES if side <= min(width, height)] or [SIDES[0]]
+    sides = [target.image_size] if "target.image_size" in given else shown[::-1]
+    count, test = count_pictures(data), target.test_fraction
+    images = Images(
+        train=round(count * (1 - test) * (1 - target.val_fraction)),
+        val=min(VAL_LABELS, round(count * (1 - test) * target.val_fraction)),
+        test=min(_precise(study), round(count * test)),
+    )
+    return fit_to_minutes(study, limit, given, sides, images)
 
 
 def moved(study: Study, dataset: Dataset, given: Collection[str]) -> Study:
@@ -121,13 +144,12 @@ def _question(model: str, data: Path) -> str:
 
 def _choose_side(data: Path) -> tuple[int, str]:
     """Return the side of the square that a model is shown, in pixels, and why that."""
-    sides = range(LEAST_SIDE, Target.model_fields["image_size"].default + 1, STRIDE)
     width, height = typical_size(data)
     images = f"the images have {width} x {height} px in the median"
-    fits = max((side for side in sides if side <= min(width, height)), default=sides[0])
-    in_time = sides[-1] if may_have_gpu() else _side_in_time()
-    side = max(sides[0], min(fits, in_time))
-    if side == sides[-1]:
+    fits = max((side for side in SIDES if side <= min(width, height)), default=SIDES[0])
+    in_time = SIDES[-1] if may_have_gpu() else _side_in_time()
+    side = max(SIDES[0], min(fits, in_time))
+    if side == SIDES[-1]:
         return side, f"as in pretraining; {images}"
     if fits <= in_time:
         return side, f"{images}, so more would show nothing more"
@@ -148,10 +170,14 @@ def _most_labels(study: Study, parts: Split) -> dict[str, int]:
     """Return limits to the images of each part that has more than are of use."""
     training = study.training
     shown = len(parts.train) if training.epochs else (training.steps or DEFAULT_STEPS) * training.batch_size
-    precise = round((QUANTILE * 0.5 / study.smallest_effect) ** 2)  # an interval no wider than what matters
     limits = {"train_labels": (parts.train, shown), "val_labels": (parts.val, VAL_LABELS)}
-    limits["test_labels"] = (parts.test, precise)
+    limits["test_labels"] = (parts.test, _precise(study))
     return {name: most for name, (part, most) in limits.items() if len(part) > most}
+
+
+def _precise(study: Study) -> int:
+    """Return how many test images make an interval no wider than what matters."""
+    return round((QUANTILE * 0.5 / study.smallest_effect) ** 2)
 
 
 def _labels_in_words(whole: Split, taken: Split) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from bench.core.errors import InputError
 from bench.data import loading as data_loading
+from bench.data import splits
 from bench.data.sources.base import SOURCES
 from bench.experiment import made_up
 from bench.experiment.made_up import MadeUp
+from bench.experiment.time_budget import Images, TimeLimit, fit_to_minutes
 from bench.study.budgets import Budget
 from bench.study.loading import available, is_file_of_study, load
 from bench.study.schema import Study, with_changes
@@ -115,21 +117,29 @@ def drafts(subject: Subject, overrides: Sequence[str], budget: Budget) -> list[D
     return found
 
 
-def settle(draft: Draft) -> MadeUp:
-    """Return a study with all that its data decide; they are opened unless they are those of its file.
+def settle(draft: Draft, limit: TimeLimit | None = None) -> MadeUp:
+    """Return a study with all that its data, and the time there is, decide.
+
+    The data are opened unless they are those of the study's file, and there is time enough.
 
     On other data it is another study: its name says which, so that no two data sets share an experiment, a
     report or a registered model.
     """
     study, own = draft.study, draft.written_for
     if not own:
-        return made_up.fitted(study, draft.given)
+        return made_up.fitted(study, draft.given, limit)
+    chosen: list[tuple[str, str]] = []
+    if limit:
+        parts = splits.split(data_loading.load(study.target, task=study.task), study.target, 1)
+        images = Images(len(parts.train), len(parts.val), len(parts.test))
+        study, words = fit_to_minutes(study, limit, draft.given, [study.target.image_size], images)
+        chosen.append(("time", words))
     if study.target.data == own:
-        return MadeUp(study)
+        return MadeUp(study, tuple(chosen))
     dataset = data_loading.load(study.target, task=study.task)
     if Path(study.target.data).name != Path(own).name:  # else they are what it was written for, elsewhere
         study = made_up.moved(study, dataset, draft.given)
-    return MadeUp(made_up.with_digest(study, dataset))
+    return MadeUp(made_up.with_digest(study, dataset), tuple(chosen))
 
 
 def is_stored_name(subject: Subject) -> bool:

@@ -129,7 +129,7 @@ SOURCES.add(
 SOURCES.add(
     Source(
         "elpv_equalised",
-        "the images of elpv, each with its grey levels equalised, so that brightness tells nothing of defects",
+        "the images of elpv, each with its grey levels equalised: brightness tells nothing of defects",
         _ELPV_LICENCE,
         lambda: f"equalised: {versions('elpv_dataset')}",
         partial(_read_elpv, equalised=True),
