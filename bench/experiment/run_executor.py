@@ -34,6 +34,7 @@ from bench.training.problem import (
     predict,
     truncate,
 )
+from bench.training.refit import problem_of_refit
 from bench.training.setup import TrainingSetup
 from bench.training.targets.base import PredictionRecord
 from bench.training.weight_drift import IMAGES, DriftReference
@@ -210,13 +211,10 @@ class RunExecutor:
         self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained
     ) -> tuple[TrainingProblem, Trained]:
         """Train anew on train and val, as long as was best on val; of val the training before is reported."""
-        both = replace(parts, train=np.sort(np.concatenate([parts.train, parts.val])))
-        again = replace(
-            self.setup.problem(spec, both),
-            replay=tuple(trained.curve[: trained.best_place + 1]),
-            micro_batches=problem.micro_batches,
-        )
-        refitted = train_as_planned(again)
+        both, steps = np.concatenate([parts.train, parts.val]), int(trained.best_row["step"])
+        again = problem_of_refit(self.setup, spec, both, steps)
+        again = replace(again, val=problem.val, micro_batches=problem.micro_batches)
+        refitted = train_as_planned(replace(again, val=both[:0]))
         return again, replace(
             trained,
             best=refitted.best,

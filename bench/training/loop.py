@@ -60,7 +60,7 @@ def train(
         loop = _loop(problem.in_phase(number), number, evaluations, len(result.curve), file, penalty)
         if saved and number == saved.phase:
             loop.restore(saved)
-        while not (loop.course.is_over or result.stopped or _is_replayed(problem, result)):
+        while not (loop.course.is_over or result.stopped):
             row = loop.interval(result)
             row |= loop.evaluate(result)
             with deferred_interrupt() as stopping:
@@ -72,11 +72,6 @@ def train(
     if not result.stopped:
         problem.model.load_state_dict(result.best, strict=False)
     return result
-
-
-def _is_replayed(problem: TrainingProblem, result: Trained) -> bool:
-    """Say whether a training has been repeated to its end."""
-    return 0 < len(problem.replay) <= len(result.curve)
 
 
 def _loop(
@@ -148,8 +143,6 @@ class _Loop:
 
     def evaluate(self, result: Trained) -> Row:
         """Return the scores on val; a request to stop saves the steps before it first."""
-        if self.problem.replay:
-            return {n: v for n, v in self.problem.replay[len(result.curve)].items() if n.startswith("val/")}
         started = time.perf_counter()
         try:
             scores = evaluate(self.problem, self.problem.val)

@@ -47,8 +47,6 @@ class TrainingProblem:
         l2_strength: of a phase that is solved: the loss is the sum over images plus this / 2 times the
             squared norm of the weights.
         routes: for each phase, where more of the model is as it started than in the whole plan.
-        replay: the curve, until its best evaluation, of a training that this one repeats on other images: its
-            rates and its end are those, and nothing is evaluated.
         micro_batches: in how many each batch is computed, for a device without room for all of it. The
             gradient is that of the whole batch, but BatchNorm takes its statistics from each micro-batch
             (Goyal et al. 2017, section 2.3).
@@ -69,7 +67,6 @@ class TrainingProblem:
     metric: str = "accuracy"
     l2_strength: float = 1.0
     routes: tuple[Route, ...] = ()
-    replay: tuple[Row, ...] = ()
     micro_batches: int = 1
 
     def in_phase(self, number: int) -> "TrainingProblem":

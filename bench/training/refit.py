@@ -12,18 +12,12 @@ from bench.core.runs import RunSpec
 from bench.data.dataset import Split
 from bench.study.schema import with_changes
 from bench.training.phases import train_as_planned
-from bench.training.problem import Trained
+from bench.training.problem import Trained, TrainingProblem
 from bench.training.setup import TrainingSetup
 
 
 def refit(setup: TrainingSetup, spec: RunSpec, indices: np.ndarray, steps: int) -> Trained:
-    """Train a run on other images, for a number of steps and to their end; nothing is evaluated.
-
-    Args:
-        setup: of the run's study.
-        spec: strategy, hyperparameters and seed.
-        indices: int64, shape (n,): the images to train on.
-        steps: of optimisation, in all phases together; phases that are solved take none.
+    """Train a run on other images, for a number of steps and to their end; see `problem_of_refit`.
 
     Returns:
         What came of it; its `best` are the weights at the end.
@@ -31,7 +25,19 @@ def refit(setup: TrainingSetup, spec: RunSpec, indices: np.ndarray, steps: int) 
     Raises:
         DivergedError: if a loss is not finite.
     """
+    return train_as_planned(problem_of_refit(setup, spec, indices, steps))
+
+
+def problem_of_refit(setup: TrainingSetup, spec: RunSpec, indices: np.ndarray, steps: int) -> TrainingProblem:
+    """Return what a run trains on once more.
+
+    Args:
+        setup: of the run's study.
+        spec: strategy, hyperparameters and seed.
+        indices: int64, shape (n,): the images to train on.
+        steps: of optimisation, in all phases together; phases that are solved take none.
+    """
     none = np.array([], dtype=np.int64)
     problem = setup.problem(spec, Split(train=np.sort(indices), val=none, test=none))
     training = with_changes(problem.training, steps=max(1, steps), epochs=None)
-    return train_as_planned(replace(problem, training=training))
+    return replace(problem, training=training)

@@ -1,6 +1,5 @@
 """What executes a run: each way that one can end, and what it keeps of it."""
 
-import dataclasses
 import gc
 import weakref
 
@@ -13,7 +12,7 @@ from bench.experiment.plan import plan
 from bench.experiment.run_executor import RunExecutor
 from bench.strategies.registry import STRATEGIES
 from bench.study.loading import load
-from bench.training.phases import train_as_planned
+from bench.training.refit import refit
 from bench.training.setup import Compute, TrainingSetup
 from bench.training.targets.classification import Classes
 
@@ -90,13 +89,8 @@ def test_refitted_on_train_and_val_it_takes_the_steps_that_were_best(tiny, strat
     of_val = {name: value for name, value in chosen.metrics.items() if name.startswith(("val/", "train/"))}
     assert of_val.items() <= after.result.metrics.items()
     assert after.result.spec.arm.key != chosen.spec.arm.key
-    both = dataclasses.replace(parts, train=np.sort(np.concatenate([parts.train, parts.val])))
-    again = dataclasses.replace(
-        plain.setup.problem(plain.spec(strategy), both),
-        replay=tuple(row for row in chosen.curve if row["step"] <= chosen.best_step),
-    )
-    expected = train_as_planned(again)
-    assert strategy == "linear_probe" or expected.steps == chosen.best_step
+    both = np.concatenate([parts.train, parts.val])
+    expected = refit(plain.setup, plain.spec(strategy), both, chosen.best_step)
     assert expected.best.keys() == after.weights.keys() == before.weights.keys()
     assert all(torch.equal(expected.best[name], after.weights[name]) for name in expected.best)
     assert any(not torch.equal(before.weights[name], after.weights[name]) for name in expected.best)
