@@ -43,19 +43,19 @@ app = typer.Typer(
     name="bench",
     help="How should I use these pretrained weights on my data? Measured under one protocol.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
-app.command()(report.report)
-app.command()(report.register)
-app.command()(inspect.ui)
-app.command("list")(inspect.list_)
-app.command()(inspect.check)
-app.command()(inspect.preview)
-app.command()(inspect.cache)
+app.command(short_help="run a study, or find out what is best for a folder")(run.run)
+app.command(short_help="write the report of a study once more")(report.report)
+app.command(short_help="register the best run as a model in MLflow")(report.register)
+app.command(short_help="open the MLflow UI on all runs")(inspect.ui)
+app.command("list", short_help="list studies, strategies, data sets, ...")(inspect.list_)
+app.command(short_help="show a study, train each strategy one step")(inspect.check)
+app.command(short_help="draw what augmentation does")(inspect.preview)
+app.command(short_help="show or clear what is kept to be faster")(inspect.cache)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,6 +68,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="show the v
 def main() -> None:
     """Run the command line and leave with its exit status."""
     console.open_streams()
+    console.speak(console.Voice.full)
     leave_out_current_folder()
     # Threads that wait for work must sleep: spinning ones cost a twentieth less on an idle machine, but make
     # training ten times slower beside any other busy process. Read when torch is imported.

@@ -1,5 +1,6 @@
 """What is printed: every line fit for a terminal, on streams that may be closed, full or of few letters."""
 
+import json
 import logging
 import os
 import shutil
@@ -7,9 +8,11 @@ import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bench.core.errors import InputError
 from bench.core.text import printable
 
 if TYPE_CHECKING:
@@ -70,12 +73,46 @@ class _LineFormatter(logging.Formatter):
         return printable(" ".join(super().formatMessage(record).splitlines()))
 
 
+class Voice(Enum):
+    """How much is printed: all; the answer and nothing else; or that as JSON."""
+
+    full = "full"
+    quiet = "quiet"
+    json = "json"
+
+
+_voice = Voice.full
+
+
+def speak(voice: Voice) -> None:
+    """Choose how much this process prints from now on; one choice only.
+
+    Raises:
+        InputError: if another one was made before.
+    """
+    global _voice  # noqa: PLW0603 - there is one standard output
+    if Voice.full not in {_voice, voice} and _voice is not voice:
+        raise InputError("--quiet and --json both say what is printed", "--json", "give one of them")
+    _voice = voice
+
+
+def is_full() -> bool:
+    """Say whether everything is printed, progress included."""
+    return _voice is Voice.full
+
+
 def say(text: str = "", end: str = "\n") -> None:
-    """Print a line of the answer.
+    """Print a line of what is told beside the answer, unless only that is wanted.
 
     Raises:
         OSError: if standard output can't be written; it names it.
     """
+    if is_full():
+        answer(text, end)
+
+
+def answer(text: str, end: str = "\n") -> None:
+    """Print a line of the answer; raises what `say` does."""
     try:
         print(printable(text), end=end, flush=True)
     except OSError as error:
@@ -159,6 +196,10 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
         folder: of the report.
         runs: where the runs can be seen.
     """
+    if not is_full():
+        recommendation = summary.get("recommendation")
+        answer_alone(summary, [recommendation["sentence"] if recommendation else summary["verdict"]], folder)
+        return
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, width=terminal_width() or PLAIN_WIDTH)
@@ -170,6 +211,15 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
         say(f"Rule of thumb: {ruling['outcome']}. {ruling['sentence']}")
     say(f"report  {folder / 'index.html'}")
     say(f"runs    {runs}")
+
+
+def answer_alone(summary: Mapping[str, Any], lines: Sequence[str], folder: Path) -> None:
+    """Print what a report says as JSON; or what matters of it, and where it is; neither if all is printed."""
+    if _voice is Voice.json:
+        answer(json.dumps({**summary, "report": str(folder)}))
+    elif _voice is Voice.quiet:
+        for line in [*lines, str(folder / "index.html")]:
+            answer(line)
 
 
 def _fitting_table(summary: Mapping[str, Any], console: "Console") -> "Table":

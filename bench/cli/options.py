@@ -3,12 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.cli import completion, console
 from bench.core.errors import InputError
 
 
@@ -23,18 +25,37 @@ class Budget(Enum):
 Named = Annotated[
     str | None,
     typer.Argument(
-        metavar="STUDY|DIR|CSV", help="a study's name or YAML file, or a folder or table of images"
+        metavar="STUDY|DIR|CSV",
+        help="a study's name or YAML file, or a folder or table of images",
+        autocompletion=completion.subjects,
     ),
 ]
 StudyName = Annotated[
-    str | None, typer.Option("--study", metavar="NAME|PATH", help="a study's name or its YAML file")
+    str | None,
+    typer.Option(
+        "--study",
+        metavar="NAME|PATH",
+        help="a study's name or its YAML file",
+        autocompletion=completion.studies,
+    ),
 ]
 StudyNames = Annotated[
     str | None,
-    typer.Option("--study", metavar="NAME|PATH|all", help="a name, a YAML file, or all on packaged data"),
+    typer.Option(
+        "--study",
+        metavar="NAME|PATH|all",
+        help="a name, a YAML file, or all on packaged data",
+        autocompletion=completion.studies,
+    ),
 ]
 Strategies = Annotated[
-    list[str], typer.Option("--strategy", metavar="S[,S...]", help="only these strategies; may be repeated")
+    list[str],
+    typer.Option(
+        "--strategy",
+        metavar="S[,S...]",
+        help="only these strategies; may be repeated",
+        autocompletion=completion.strategies,
+    ),
 ]
 Overrides = Annotated[
     list[str],
@@ -42,13 +63,16 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE[,...]",
         help="override values: training.steps=600,seeds=3",
+        autocompletion=completion.settings,
     ),
 ]
 Data = Annotated[
     str | None,
     typer.Option("--data", metavar="DIR|CSV", help="folder or table of images instead of the study's data"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:<number>", autocompletion=completion.devices)
+]
 Tracking = Annotated[
     str | None,
     typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file"),
@@ -71,6 +95,33 @@ Debug = Annotated[
     bool,
     typer.Option(
         "--debug", callback=_debug, help="show where errors come from, also in failed runs (BENCH_DEBUG=1)"
+    ),
+]
+
+
+def _voice(voice: console.Voice) -> Callable[[bool], bool]:
+    """Return what an option does that says how much is printed."""
+
+    def choose(wished: bool) -> bool:
+        if wished:
+            console.speak(voice)
+        return wished
+
+    return choose
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_voice(console.Voice.quiet), help="print the answer and nothing else"
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=_voice(console.Voice.json),
+        help="print what the report says as JSON, a line for each study",
     ),
 ]
 

@@ -11,9 +11,11 @@ from bench.cli.options import (
     BudgetOption,
     Data,
     Debug,
+    Json,
     Named,
     Output,
     Overrides,
+    Quiet,
     Sizes,
     Strategies,
     StudyName,
@@ -41,6 +43,8 @@ def report(
     set_: Overrides = [],  # noqa: B006
     tracking_uri: Tracking = None,
     output: Output = Path("reports"),
+    _quiet: Quiet = False,
+    _json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Write the report of a study that was run, finished or not, from the run store alone."""
@@ -168,6 +172,7 @@ def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, output:
     if missing := [f"{count:,}" for count in counts if count not in evidence]:
         console.complain(f"{study.name}: nothing is stored of {', '.join(missing)} labels")
     said = [SMOKE_TEST] if summary.smoke else [summary.words(each) for each in summary.crossovers]
+    console.answer_alone(summary_of(folder), said, folder)
     for line in [*said, *summary.notes]:
         console.say(line)
     console.say(f"report  {folder / 'index.html'}")

@@ -13,9 +13,11 @@ from bench.cli.options import (
     Data,
     Debug,
     Device,
+    Json,
     Named,
     Output,
     Overrides,
+    Quiet,
     Sizes,
     Strategies,
     StudyNames,
@@ -58,6 +60,8 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="the same bits each time on a GPU too; slower there")
     ] = False,
+    _quiet: Quiet = False,
+    _json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Run a study, or find out what is best for a folder of images; then write the report."""
@@ -134,7 +138,7 @@ def _run_one(made: "MadeUp", options: "Options", folder: Path) -> Mapping[str, A
 
     laid_out = plan(made.study)
     console.announce(laid_out, made.chosen)
-    with progress.choose(made.study.metric) as view:
+    with progress.choose(made.study.metric, shown=console.is_full()) as view:
         runner = StudyRunner(laid_out, options, view)
         runner.run()
         with locks.folder_locked(folder):  # another variant of the study may write to it, too
@@ -186,6 +190,6 @@ def _run_sizes_of(made: "MadeUp", counts: list[int], options: "Options", output:
             raise InputError(f"{count} is more than the budget's cap", "--sizes", f"give at most {most}")
     for count in counts:
         console.announce(plans[count], made.chosen)
-        with progress.choose(study.metric) as view:
+        with progress.choose(study.metric, shown=console.is_full()) as view:
             StudyRunner(plans[count], options, view).run()
     return report.report_sizes(study, counts, options.tracking_uri, output, options.budget)

@@ -242,8 +242,19 @@ class LiveProgress(Progress):
         return table
 
 
-def choose(metric: str) -> Progress:
-    """Return the live view on a terminal that can move its cursor, else plain lines."""
+class NoProgress(Progress):
+    """Keeps count and shows nothing but what was lost."""
+
+    def say(self, line: str) -> None:
+        """Print a line only if it complains."""
+        if line.startswith("bench: "):
+            super().say(line)
+
+
+def choose(metric: str, *, shown: bool = True) -> Progress:
+    """Return the live view on a terminal that can move its cursor, else plain lines; none if not shown."""
+    if not shown:
+        return NoProgress(metric)
     can_move = sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
     return LiveProgress(metric) if can_move else Progress(metric)
 

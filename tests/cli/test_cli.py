@@ -117,6 +117,22 @@ def finished(made):
     return made, done
 
 
+def test_a_program_is_given_json_and_nothing_else_and_a_person_the_answer(finished, bench_here):
+    folder, _ = finished
+    done = bench_here("report", "--study", "stripes.yaml", "--json")
+    said = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert said == json.loads((folder / "reports/stripes/summary.json").read_text()) | {
+        "report": "reports/stripes"
+    }
+    found = bench_here("run", "stripes.yaml", "-q")
+    assert found.stdout.splitlines()[-1] == "reports/stripes/index.html"
+    assert found.stdout.count("\n") == 2
+    assert found.stderr == ""
+    both = bench_here("run", "stripes.yaml", "-q", "--json")
+    assert (both.returncode, both.stdout) == (2, "")
+
+
 def test_a_run_gives_table_report_and_rows(finished):
     folder, done = finished
     assert "left out red/broken.jpg" in done.stdout

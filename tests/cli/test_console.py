@@ -1,5 +1,6 @@
 """What is printed is fit for any terminal, and a stream that can't be written is a line, not a traceback."""
 
+import json
 import logging
 import os
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 
 from bench.analysis.summary import summarise
 from bench.cli import console, inspect
+from bench.core.errors import InputError
 from bench.core.text import printable
 from bench.data.dataset import Dataset, Split
+from bench.experiment import progress
 from bench.report.tables import table
 from bench.study.schema import Target
 from tests.support.synthetic import make_evidence
@@ -121,6 +124,7 @@ def test_an_announcement_names_everything(capsys, grouped, said):
             shortfalls=["few"],
             origin=origin,
             evaluations=(2, 4),
+            also_test={},
         )
     )
     shown = capsys.readouterr().out
@@ -150,3 +154,43 @@ def test_a_list_is_wrapped_for_a_terminal_alone(monkeypatch, capsys):
         lines = capsys.readouterr().out.splitlines()
         assert (max(map(len, lines)) <= 60) == (columns == 60)
         assert (len(lines) > len(inspect.LISTINGS[inspect.Listing.strategies]())) == (columns == 60)
+
+
+SAID = {"study": "s", "verdict": "full is best.", "recommendation": {"sentence": "Use full."}, "table": {}}
+
+
+@pytest.fixture
+def voice(monkeypatch):
+    monkeypatch.setattr(console, "_voice", console.Voice.full)
+    return console.speak
+
+
+@pytest.mark.parametrize(
+    ("summary", "answer"), [(SAID, "Use full."), ({**SAID, "recommendation": None}, "full is best.")]
+)
+def test_quiet_prints_the_answer_and_nothing_else(voice, capsys, summary, answer):
+    voice(console.Voice.quiet)
+    console.say("loading")
+    console.conclude(summary, Path("reports/s"), "nowhere")
+    assert capsys.readouterr().out == f"{answer}\nreports/s/index.html\n"
+
+
+def test_json_prints_what_the_report_says_in_a_line(voice, capsys):
+    voice(console.Voice.json)
+    console.say("loading")
+    console.conclude(SAID, Path("reports/s"), "nowhere")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {**SAID, "report": "reports/s"}
+
+
+def test_only_one_of_them(voice):
+    voice(console.Voice.quiet)
+    with pytest.raises(InputError, match="--quiet and --json both"):
+        voice(console.Voice.json)
+
+
+def test_a_view_that_is_not_shown_shows_only_complaints(capsys):
+    view = progress.choose("accuracy", shown=False)
+    view.say("full: seed 1/2")
+    view.say("bench: a process died")
+    assert capsys.readouterr().err == "bench: a process died\n"
