@@ -9,6 +9,19 @@ from bench.study.metrics import METRICS
 PLATEAU = "plateau"  # the schedule whose curve shows one: under any other the rate falls all the time
 
 
+def best_steps(evidence: Evidence) -> dict[str, list[int]]:
+    """Return after how many steps each final run had the weights that it was tested with, by strategy.
+
+    Those are of the evaluation that is best on val, among equals of the lower loss, then the earlier one.
+    """
+    sign, column = METRICS[evidence.study.metric].sign, f"val_{evidence.study.metric}"
+    curves = of_done(evidence, evidence.curves)
+    ranked = curves.assign(score=sign * curves[column].astype(float), loss=-curves["val_loss"].astype(float))
+    best = ranked.sort_values(["score", "loss", "step"], ascending=[False, False, True], kind="stable")
+    found = best.groupby(["strategy", "seed"], sort=True)["step"].first()
+    return {str(name): [int(step) for step in steps] for name, steps in found.groupby("strategy")}
+
+
 def rises(evidence: Evidence) -> dict[str, float]:
     """Return by how much val rose over the second half of the evaluations at the peak rate, by strategy.
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from bench import __version__
-from bench.cli import console, inspect, report, run
+from bench.cli import console, inspect, predict, report, run
 from bench.core.errors import InputError
 from bench.system.debugging import debugging
 from bench.system.import_path import leave_out_current_folder
@@ -51,6 +51,8 @@ app = typer.Typer(
 app.command(short_help="run a study, or find out what is best for a folder")(run.run)
 app.command(short_help="write the report of a study once more")(report.report)
 app.command(short_help="register the best run as a model in MLflow")(report.register)
+app.command(short_help="say what a trained model sees in images")(predict.predict)
+app.command(short_help="write a trained model to files that others load")(predict.export)
 app.command(short_help="open the MLflow UI on all runs")(inspect.ui)
 app.command("list", short_help="list studies, strategies, data sets, ...")(inspect.list_)
 app.command(short_help="show a study, train each strategy one step")(inspect.check)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.study.schema import Study
 
 PLAIN_WIDTH = 80  # of a table that no terminal shows
+GAP, LEAST_CELL = 2, 16  # columns between those of a table, and that its first one has at least
 MOST_OF_VERDICT = 24  # columns of the last one of a report's table, which is wrapped
 # Columns of that table that are left out where a terminal is too narrow, in this order.
 SPARED = ("Trials", "Tuning (s)", "Run (s)", "Trainable")
@@ -267,3 +268,21 @@ def show(studies: "list[Study]", chosen: Sequence[tuple[str, str]] = ()) -> None
     for what, why in chosen:
         say(f"# {what}: {why}")
     say_lines("---\n".join(as_yaml(study) for study in studies))
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that fits the terminal: what is too long is cut, of the first column the beginning."""
+    cells = [[printable(cell) for cell in row] for row in (headers, *rows)]
+    longest, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    room = (terminal_width() or PLAIN_WIDTH) - GAP * len(others)
+    if longest + sum(others) > room:
+        others = [min(width, (room - LEAST_CELL) // len(others)) for width in others]
+        longest = min(longest, room - sum(others))
+    for first, *more in cells:
+        shown = [_cut(first[::-1], longest)[::-1], *map(_cut, more, others)]
+        line = (f"{cell:<{width}}" for cell, width in zip(shown, [longest, *others], strict=True))
+        say((" " * GAP).join(line).rstrip())
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -119,7 +119,16 @@ def _report_one(
         write(evidence, folder)
         summary = summary_of(folder)
     console.conclude(summary, folder, store.connection.place)
+    say_how_to_predict(evidence.study, summary, budget.value, uri)
     return evidence.study, summary
+
+
+def say_how_to_predict(study: "Study", summary: Mapping[str, Any], budget: str, uri: str | None) -> None:
+    """Print the command that predicts with the study's best run, where one is done."""
+    from bench.experiment.subject import predict_command
+
+    if any(result["done"] for result in summary["results"]):
+        console.say(f"predict {predict_command(study, budget, uri)}")
 
 
 def register(
@@ -134,15 +143,15 @@ def register(
 ) -> None:
     """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
     from bench.experiment.subject import subject_of
-    from bench.export import served_model
-    from bench.study_record import read
+    from bench.export.registration import register as register_model
+    from bench.export.stored_model import chosen
 
     subject = subject_of(named, study, data)
     for name, now in _asked(subject, changes(strategy, set_), budget):
         with _saying_how_to_run(subject, budget):
             store = _open(name, now, tracking_uri)
             run = _newest(store, name, now, budget)
-            console.say(served_model.register(store, run, read.gather(store, run)))
+            console.say(register_model(chosen(store, run)))
 
 
 def report_name(name: str, budget: str) -> str:

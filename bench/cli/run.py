@@ -144,6 +144,7 @@ def _run_one(made: "MadeUp", options: "Options", folder: Path) -> Mapping[str, A
         with locks.folder_locked(folder):  # another variant of the study may write to it, too
             summary = _report(runner, folder)
     console.conclude(summary, folder, runner.store.connection.place)
+    report.say_how_to_predict(made.study, summary, options.budget, options.tracking_uri)
     return summary
 
 

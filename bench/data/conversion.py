@@ -3,10 +3,10 @@
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from PIL import Image
 from bench.core.errors import InputError
 from bench.core.hashing import canonical_json
 from bench.data.dataset import NO_LABEL, UnreadableError
-from bench.data.decoding import to_square, to_square_with_mask
+from bench.data.decoding import open_image, seen_size, to_square, to_square_with_mask
 from bench.data.framing import Fit, Framing
 from bench.data.sources.base import Raw
 from bench.data.survey import framing_of
@@ -55,6 +55,38 @@ def convert(raw: Raw, side: int, file: Path, mask_file: Path, fit: Fit | None = 
             return _convert(raw, native or side, file, framing, exact=native is not None)
         except _OtherSizeError:
             return _convert(raw, side, file, framing, exact=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that is in no data set, as one would be stored.
+
+    Args:
+        pixels: uint8, shape (S, S, 3).
+        size: its own width and height as it is seen.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+
+def convert_pictures(
+    files: Sequence[Path], to_stored: Callable[[Image.Image], np.ndarray]
+) -> list[Picture | str]:
+    """Return each file as it would be stored, or the reason why it can't be; decoded in threads."""
+    sizes: dict[int, tuple[int, int]] = {}
+
+    def decode(index: int) -> Decoded | str:
+        def read() -> Decoded:
+            with open_image(files[index]) as image:
+                sizes[index] = seen_size(image)
+                return to_stored(image), 0
+
+        return _or_reason(read)
+
+    with _strict_about_bombs():
+        decoded = enumerate(_in_order(decode, len(files)))
+        return [one if isinstance(one, str) else Picture(one[0], sizes[index]) for index, one in decoded]
 
 
 class _SummedFile:

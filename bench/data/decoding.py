@@ -67,6 +67,33 @@ def to_square(image: Image.Image, side: int, framing: Framing = AS_IT_IS) -> np.
     return np.asarray(square.convert("RGB"))
 
 
+def to_whole_square(image: Image.Image, side: int, framing: Framing = AS_IT_IS) -> np.ndarray:
+    """Return an image whole on a grey square, as one with a mask is: uint8, shape (side, side, 3)."""
+    return np.asarray(_on_grey(_to_plain(ImageOps.exif_transpose(image), framing), side))
+
+
+def off_square(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return what a mask on a square says of an image that is whole in it; `size` is its width and height.
+
+    uint8, shape (height, width), by the nearest pixel.
+    """
+    side = len(mask)
+    (width, height), (left, top) = _within(size, side), _centred(_within(size, side), side)
+    part = Image.fromarray(mask[top : top + height, left : left + width])
+    return np.asarray(part.resize(size, Image.Resampling.NEAREST))
+
+
+def upright(image: Image.Image, framing: Framing = AS_IT_IS) -> Image.Image:
+    """Return an image as it is seen: turned as its EXIF says, on white, in RGB of 8 bits."""
+    return _to_plain(ImageOps.exif_transpose(image), framing).convert("RGB")
+
+
+def seen_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an image as it is seen."""
+    width, height = image.size
+    return (height, width) if orientation(image) >= _QUARTER_TURNS else (width, height)
+
+
 def _on_grey(plain: Image.Image, side: int) -> Image.Image:
     """Return all of a picture, its longer side resized to `side`, in the centre of a grey square."""
     size = _within(plain.size, side)

@@ -1,16 +1,25 @@
 """A target's data become a decoded data set."""
 
 import importlib
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.core.errors import InputError
 from bench.data.dataset import Dataset
+from bench.data.framing import Framing
 from bench.data.groups import regroup
 from bench.data.sources.base import MASK_SOURCES, SOURCES, part_named
 from bench.data.sources.mask_folder import IMAGES, MASKS
 from bench.data.sources.table import columns_of, is_table, tables_in
 from bench.study.schema import Target
 from bench.system.locations import expanded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from PIL import Image
 
 LABELS = "labels"  # a column of a table, or a folder beside `images/`
 
@@ -29,6 +38,17 @@ def load(target: Target, folder: Path | None = None, task: str = "classification
     """
     dataset: Dataset = importlib.import_module(f"bench.data.tasks.{task}").load(target, folder)
     return regroup(dataset, target)
+
+
+def storing(task: str, side: int, framing: Framing) -> "Callable[[Image.Image], np.ndarray]":
+    """Return what makes of a picture what the data of a task would hold of it: uint8, shape (side, side, 3).
+
+    Args:
+        task: whose module in `data/tasks` says what is shown of a picture that is no square.
+        side: pixels, that the data's images are kept at.
+        framing: how they became squares.
+    """
+    return partial(importlib.import_module(f"bench.data.tasks.{task}").to_stored, side=side, framing=framing)
 
 
 def is_known(name: str) -> bool:

@@ -11,8 +11,9 @@ from bench.data.dataset import Split
 from bench.experiment.events import Event, Message, RunEnded
 from bench.experiment.open_study import OpenStudy
 from bench.experiment.run_executor import FAULTS, ExecutedRun
-from bench.experiment.run_logger import BASELINE, PlannedRun, RunLogger
+from bench.experiment.run_logger import PlannedRun, RunLogger
 from bench.study.metrics import metrics_of
+from bench.tracking.reader import BASELINE
 from bench.training import baselines
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from bench.study.baselines import BASELINES
 from bench.study_record.facts import flat, sizes
 from bench.system.debugging import debugging
 from bench.tracking.live_run import LiveRun
+from bench.tracking.reader import BASELINE
 from bench.tracking.store import RunStore
 from bench.tracking.writer import NOTE
 
-BASELINE = "baseline"  # the tag of the runs of baselines, by which they are told from those of strategies
 TRACEBACK = "traceback.txt"  # the artifact of a run that failed
 
 if TYPE_CHECKING:

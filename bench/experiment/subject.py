@@ -15,10 +15,12 @@ from bench.experiment.time_budget import Images, TimeLimit, fit_to_minutes
 from bench.study.budgets import Budget
 from bench.study.loading import available, is_file_of_study, load
 from bench.study.schema import Study, with_changes
-from bench.system.command_line import with_home
+from bench.system.command_line import as_typed, with_home
 from bench.system.locations import expanded
+from bench.tracking.store_uri import shown
 
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+DEFAULT_BUDGET: Budget = "default"
 ALL = "all"  # studies of classification on packaged data: what they measure can be compared
 NAMED = "a study (see `bench list`), or a folder or table of images"
 
@@ -140,6 +142,24 @@ def settle(draft: Draft, limit: TimeLimit | None = None) -> MadeUp:
     if Path(study.target.data).name != Path(own).name:  # else they are what it was written for, elsewhere
         study = made_up.moved(study, dataset, draft.given)
     return MadeUp(made_up.with_digest(study, dataset), tuple(chosen))
+
+
+def study_name(text: str, budget: Budget) -> str:
+    """Return the name of the study that a text means: its file's, that made up for data, or itself."""
+    if _is_data(text):
+        (draft,) = drafts(subject_of(text, None, None), [], budget)
+        return settle(draft).study.name
+    return load(text).name if is_file_of_study(text) else text
+
+
+def predict_command(study: Study, budget: str, tracking_uri: str | None) -> str:
+    """Return the command that predicts a study's images: those of its folder, or else its test images."""
+    words = ["bench", "predict", study.name]
+    if expanded(study.target.data).is_dir():
+        words.append(study.target.data)
+    words += ["--budget", budget] if budget != DEFAULT_BUDGET else []
+    words += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    return shown(as_typed(words))
 
 
 def is_stored_name(subject: Subject) -> bool:

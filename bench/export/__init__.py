@@ -1,1 +1,1 @@
-"""Export: a trained run as a model that others load."""
+"""Export: a trained run as a model that others load, and what it says of pictures."""

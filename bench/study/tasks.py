@@ -1,8 +1,9 @@
 """What a model is to get right: one record for each task.
 
 All that a task decides stands in its record, or in the module of its name in `data/tasks` (where its data
-come from), `training/targets` (loss, scores, table of predictions) and `analysis/predictions` (that table
-read again). Its heads are in `models/heads`, its metrics in `study/metrics`.
+come from), `training/targets` (loss, scores, table of predictions), `analysis/predictions` (that table read
+again) and `export/answers` (what is said of a picture). Its heads are in `models/heads`, its metrics in
+`study/metrics`.
 """
 
 from dataclasses import dataclass

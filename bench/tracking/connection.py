@@ -37,6 +37,30 @@ def experiments(uri: str | None) -> list[str]:
             return names
 
 
+def experiment_of(uri: str | None, run_id: str) -> str:
+    """Return the name of the experiment that a run is in.
+
+    Raises:
+        NotStoredError: if there is no store.
+        InputError: if there is no such run, or the store can't be reached or used.
+    """
+    client = open_client(uri)
+    try:
+        run = client.get_run(run_id)
+    except RefusedError as error:
+        raise InputError(f"there is no run {run_id}", error.where, "see `bench ui`") from error
+    return str(client.get_experiment(run.info.experiment_id).name)
+
+
+def open_client(uri: str | None) -> Any:
+    """Return MLflow's client for a store that is there, each of whose failures is one line.
+
+    Raises:
+        NotStoredError: if there is no store.
+    """
+    return _open_client(store_uri.resolve_uri(uri), create=False)
+
+
 def _open_client(uri: str, *, create: bool) -> Any:
     """Return a client for a store; NotStoredError if that is a file that is missing and not to be created."""
     for name, value in SETTINGS.items():  # before mlflow is imported anywhere

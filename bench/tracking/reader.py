@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.errors import InputError
 from bench.core.runs import (
     Purpose,
     Scores,
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 RECORDED = "bench.record"  # the tag that says that what a study's report needs is among its files
 ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is KILLED
+PARENT = "mlflow.parentRunId"  # the tag that says below which run one is
+BASELINE = "baseline"  # the tag of the runs of baselines, by which they are told from those of strategies
 GENERATION = "bench.generation"  # the tag of an arm, and of its runs, since it was forgotten with --fresh
 READERS = 8  # files read from a server at a time
 
@@ -63,6 +66,25 @@ class Reader:
             for run in self._connection.search("tags.purpose = 'study'")
         ]
         return sorted(found, key=lambda run: (_has_crashed(run), -(run.ended or math.inf)))
+
+    def run(self, run_id: str) -> FoundRun:
+        """Return a final run that is DONE.
+
+        Raises:
+            InputError: if it is none, or a file of it is gone.
+        """
+        run = self._connection.client.get_run(run_id)
+        tags = run.data.tags
+        is_final = tags.get("purpose") == Purpose.FINAL.value and BASELINE not in tags
+        if not is_final or tags.get("bench.status") != Status.DONE.value or not _is_whole(run):
+            what = f"the run {run_id} is no final run that is done"
+            raise InputError(what, store_uri.shown(self._connection.uri), "name one of a strategy's seeds")
+        return _found(run)
+
+    def study_of(self, run_id: str) -> str:
+        """Return the id of the study's run that a final run is below; empty if it is below none."""
+        arm = self._connection.client.get_run(run_id).data.tags.get(PARENT)
+        return str(self._connection.client.get_run(arm).data.tags.get(PARENT, "")) if arm else ""
 
     def arms(self, study_run_id: str) -> dict[str, str]:
         """Return strategy to the id of its arm's run, of those below a study's run."""

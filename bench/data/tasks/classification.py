@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from bench.core.errors import InputError
 from bench.data.dataset import Dataset, stored_side
+from bench.data.decoding import to_square
+from bench.data.framing import Framing
 from bench.data.image_store import open_or_decode
 from bench.data.sources import torchvision
 from bench.data.sources.base import MASK_SOURCES, SOURCES, Source, unknown_data
@@ -18,6 +23,11 @@ def load(target: Target, folder: Path | None) -> Dataset:
     """Return the decoded images of a target, with a margin for crops; `folder` replaces its data."""
     source = _source_at(folder) if folder is not None else find_source(target.data)
     return open_or_decode(source, stored_side(target.image_size), target.fit)
+
+
+def to_stored(image: Image.Image, side: int, framing: Framing) -> np.ndarray:
+    """Return a picture as it would be stored at a side: uint8, shape (side, side, 3)."""
+    return to_square(image, side, framing)
 
 
 def find_source(name: str) -> Source:

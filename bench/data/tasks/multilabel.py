@@ -15,7 +15,8 @@ from PIL import Image
 from bench.core.errors import InputError
 from bench.core.hashing import digest
 from bench.data.dataset import Dataset, Rejected, stored_side
-from bench.data.decoding import SUFFIXES, open_image
+from bench.data.decoding import SUFFIXES, open_image, to_square
+from bench.data.framing import Framing
 from bench.data.image_store import open_or_decode
 from bench.data.sources.base import Raw, Source, part_named
 from bench.data.sources.table import (
@@ -78,6 +79,11 @@ def load(target: Target, folder: Path | None) -> LabelSets:
     source, side = _source(root, entries, label_sets, rejected), stored_side(target.image_size)
     stored = open_or_decode(source, side, target.fit)
     return _with_labels(stored, [sets[int(number)] for number in stored.classes])
+
+
+def to_stored(image: Image.Image, side: int, framing: Framing) -> np.ndarray:
+    """Return a picture as it would be stored at a side: uint8, shape (side, side, 3)."""
+    return to_square(image, side, framing)
 
 
 def _source(

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from bench.core.errors import InputError, nearest
 from bench.data.dataset import Dataset
+from bench.data.decoding import to_whole_square
+from bench.data.framing import Framing
 from bench.data.image_store import open_or_decode
 from bench.data.sources.base import MASK_SOURCES, SOURCES, Source, unknown_data
 from bench.data.sources.mask_folder import mask_folder_source
@@ -15,6 +20,11 @@ def load(target: Target, folder: Path | None) -> Dataset:
     """Return the decoded images and masks of a target, whole: without a margin for crops."""
     source = mask_folder_source(folder, target) if folder is not None else _find_source(target)
     return open_or_decode(source, target.image_size)
+
+
+def to_stored(image: Image.Image, side: int, framing: Framing) -> np.ndarray:
+    """Return a picture as it would be stored at a side: whole on a square, uint8, shape (side, side, 3)."""
+    return to_whole_square(image, side, framing)
 
 
 def _find_source(target: Target) -> Source:

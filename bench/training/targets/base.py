@@ -89,6 +89,14 @@ class Targets(Protocol):
         """Return what is kept of the predictions for images `indices`; `logits_of` computes some again."""
 
 
+def probabilities_of(task: str) -> Callable[[Tensor], Tensor]:
+    """Return what makes probabilities of a task's logits: that of the module of its name."""
+    found: Callable[[Tensor], Tensor] = importlib.import_module(
+        f"bench.training.targets.{task}"
+    ).probabilities
+    return found
+
+
 def targets_of(study: Study, dataset: Dataset, device: str) -> Targets:
     """Return the targets of a study's task: those of the module of its name."""
     module = importlib.import_module(f"bench.training.targets.{study.task}")

@@ -154,6 +154,11 @@ def ranked_by(logits: Tensor) -> Tensor:
     return functional.log_softmax(logits.float(), 1)
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probabilities of classes of which an image has one: both (N, classes)."""
+    return logits.softmax(1)
+
+
 def targets(study: Study, dataset: Dataset, device: str) -> Classes:
     """Return the classes of a data set, on a device."""
     ranks = isinstance(METRICS[study.metric].statistic, Ranking)

@@ -113,6 +113,11 @@ def _one_run(logits: np.ndarray, labels: np.ndarray) -> Predictions:
     )
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, whichever others an image has: both (N, classes)."""
+    return logits.sigmoid()
+
+
 def targets(_study: Study, dataset: Dataset, device: str) -> Labels:
     """Return the label sets of a data set, on a device."""
     return Labels(torch.empty(0, device=device)).of(dataset)

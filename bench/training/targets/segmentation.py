@@ -132,6 +132,11 @@ class Masks:
         return DeviceArray(self.dataset.masks, self.device)
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probabilities of classes of which a pixel has one: both (N, classes, S, S)."""
+    return logits.softmax(1)
+
+
 def targets(study: Study, dataset: Dataset, device: str) -> Masks:
     """Return the masks of a data set, for logits on a device."""
     return Masks(dataset, study.target, device)

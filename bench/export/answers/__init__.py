@@ -1,0 +1,1 @@
+"""What a model says of one picture: the module of a task makes it of probabilities."""
