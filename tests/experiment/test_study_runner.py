@@ -14,7 +14,7 @@ from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
 from bench.experiment.stored_tunings import stored_tunings
 from bench.experiment.study_runner import StudyRunner
-from bench.export import served_model
+from bench.export.stored_model import chosen as chosen_model
 from bench.study.loading import load
 from bench.tracking.frames import SECONDS
 from bench.tracking.reader import GENERATION
@@ -101,7 +101,7 @@ def test_where_lower_is_better_all_that_is_chosen_is_what_accuracy_chooses(run, 
         evidence = runner.evidence()
         ran = evidence.trials.filter(regex="^(strategy|trial|status|param_.*)$")
         restored = evidence.runs[["strategy", "seed", "val_loss", "test_accuracy"]]
-        best = served_model._best(runner.store, evidence)
+        best = chosen_model(runner.store, runner.found).run
         named = (best.tags["strategy"], best.tags["seed"], summarise(evidence).best)
         chosen.append((ran, restored, named))
     (trials, runs, named), (by_error, same_runs, same_named) = chosen
