@@ -39,8 +39,10 @@ def publish(
         remedy = "run again, with --output for a folder of its own"
         raise InputError("another command has just written its report there", str(folder), remedy)
     store.writer.upload_folder(found.run_id, folder, REPORT)
-    store.writer.write(found.run_id, [], {}, {NOTE: _study_note(said)})
+    store.writer.describe_experiment(_experiment_note(said))
     now = time.time_ns() // 1_000_000
+    best = [Point(name, value, now, 0) for name, value in _of_best(said).items()]
+    store.writer.write(found.run_id, best, {}, {NOTE: _study_note(said), **_chosen(said)})
     of_baselines = evidence.baselines
     baselines = dict.fromkeys(of_baselines.strategies, of_baselines) if of_baselines else {}
     for strategy, run_id in store.reader.arms(found.run_id).items():
@@ -65,6 +67,29 @@ def _interval(said: Mapping[str, Any], strategy: str) -> dict[str, float]:
             name = f"test/{said['metric']}"
             return {f"{name}_low": result["test"]["low"], f"{name}_high": result["test"]["high"]}
     return {}
+
+
+def _of_best(said: Mapping[str, Any]) -> dict[str, float]:
+    """Return the test metric of the best strategy, and the ends of its interval."""
+    for result in said["results"]:
+        if result["strategy"] == said["best"] and result["test"]:
+            name = f"test/{said['metric']}"
+            return {name: result["test"]["value"], **_interval(said, said["best"])}
+    return {}
+
+
+def _chosen(said: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags that name the best strategy and the recommended one, if there are such."""
+    recommended = (said.get("recommendation") or {}).get("strategy")
+    named = {"best": said["best"], "recommended": recommended}
+    return {tag: name for tag, name in named.items() if name}
+
+
+def _experiment_note(said: Mapping[str, Any]) -> str:
+    return (
+        f"{escape_markdown(said['question'])}\n\nA study's run holds its strategies, and these their trials "
+        "and seeds: press **+**. The study's description has its verdict and its table."
+    )
 
 
 def _study_note(said: Mapping[str, Any]) -> str:

@@ -17,7 +17,11 @@ from bench.tracking.client import SETTINGS, ExplainedClient, make_database
 PAGE = 1000  # runs fetched at a time
 log = logging.getLogger(__name__)
 
+OURS = "bench/"  # how the names of our experiments begin
 LOCAL_UI = "http://127.0.0.1:5000"  # where `bench ui` is, if no other port is asked for
+
+
+RUNS = "#/experiments/{id}/runs?workflowType=machine_learning"  # else: pages for language models
 
 
 def experiments(uri: str | None) -> list[str]:
@@ -27,14 +31,28 @@ def experiments(uri: str | None) -> list[str]:
         NotStoredError: if there is no store.
         InputError: if it can't be reached or used.
     """
+    return [experiment.name for experiment in _experiments(uri)]
+
+
+def newest_runs(uri: str | None) -> str:
+    """Return what follows a UI's address on the page of the newest runs; empty: there are none.
+
+    Raises what `experiments` does.
+    """
+    ours = [found for found in _experiments(uri) if found.name.startswith(OURS)]
+    newest = max(ours, key=lambda found: found.last_update_time or 0, default=None)
+    return RUNS.format(id=newest.experiment_id) if newest else ""
+
+
+def _experiments(uri: str | None) -> list[Any]:
     client = _open_client(store_uri.resolve_uri(uri), create=False)
-    names: list[str] = []
+    found: list[Any] = []
     token: str | None = None
     while True:
         page = client.search_experiments(max_results=PAGE, page_token=token)
-        names += [experiment.name for experiment in page]
+        found += page
         if not (token := page.token):
-            return names
+            return found
 
 
 def experiment_of(uri: str | None, run_id: str) -> str:
@@ -204,13 +222,11 @@ class Connection:
 
     @property
     def place(self) -> str:
-        """Where the runs can be seen: the experiment's page, or for a store without pages its address.
-
-        `workflowType` keeps MLflow 3 from opening its pages for language models.
-        """
+        """Where the runs can be seen: the experiment's page, or for a store without pages its address."""
         shown = store_uri.shown(self.uri)
-        runs = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-        return f"{shown}/{runs}" if store_uri.is_server(self.uri) else f"{shown} (browse: bench ui)"
+        if not store_uri.is_server(self.uri):
+            return f"{shown} (browse: bench ui)"
+        return f"{shown}/{RUNS.format(id=self.experiment_id)}"
 
     @property
     def run_pages(self) -> str:

@@ -72,6 +72,10 @@ class OutboxWriter:
         """Keep all files of a folder as artifacts below a name, now: they can be made again."""
         self._writer.upload_folder(self.resolve(run_id), folder, name)
 
+    def describe_experiment(self, text: str) -> None:
+        """Say what the experiment is about, now: it can be said again."""
+        self._writer.describe_experiment(text)
+
     def log_dataset(self, run_id: str, name: str, sha256: str, origin: str) -> None:
         """Say which data a run is about, now or later."""
         self._perform(LogDataset(run_id, name, sha256, origin))

@@ -16,6 +16,7 @@ from bench.system import locations
 from bench.system.ports import address, check_port
 from bench.system.signals import sigterm_interrupts
 from bench.tracking import relocation, store_uri
+from bench.tracking.connection import newest_runs
 
 START_SECONDS, STOP_SECONDS = 120.0, 10.0
 
@@ -59,6 +60,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
     with store_uri.one_at_a_time(uri):
         store_uri.require_database(uri)
         relocation.heal(uri)
+    runs = newest_runs(uri)
     log = locations.home() / "ui.log"
     # Its web server imports from the folder that it is started in, so that is an empty one.
     empty = tempfile.TemporaryDirectory(prefix="bench-ui-")
@@ -75,8 +77,7 @@ def run_ui(uri: str | None, host: str, port: int) -> None:
         try:
             url = address(host, port)
             _wait_until_ready(server, port, host, log)
-            # MLflow 3 opens on its pages for language models; the runs are behind the other switch.
-            print(f"The MLflow UI is at {url} (choose 'Model training'; Ctrl-C stops it)", flush=True)
+            print(f"The MLflow UI is at {'/'.join(filter(None, (url, runs)))} (Ctrl-C stops it)", flush=True)
             server.wait()
             raise InputError("the MLflow UI ended by itself", str(log), _last_line(log))
         except KeyboardInterrupt:

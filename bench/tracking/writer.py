@@ -77,6 +77,10 @@ class Writer:
             self._connection.client.log_batch(run_id, values[:METRICS], settings[:OTHERS], labels[:OTHERS])
             values, settings, labels = values[METRICS:], settings[OTHERS:], labels[OTHERS:]
 
+    def describe_experiment(self, text: str) -> None:
+        """Say in Markdown what the experiment is about; MLflow shows it above its runs."""
+        self._connection.client.set_experiment_tag(self._connection.experiment_id, NOTE, text)
+
     def upload(self, run_id: str, name: str, file: Path) -> None:
         """Keep a file as an artifact under the name given, whatever it is called on disk."""
         target = PurePosixPath(name)

@@ -54,6 +54,22 @@ def test_descriptions_say_what_the_report_says(published):
     assert arm.startswith("**full**: ")
 
 
+def test_the_study_s_run_names_the_best_and_what_is_recommended_with_its_interval(published):
+    store, run_id, _, said = published
+    run = store.connection.client.get_run(run_id)
+    assert run.data.tags["best"] == said["best"]
+    assert run.data.tags["recommended"] == said["recommendation"]["strategy"]
+    (best,) = (result["test"] for result in said["results"] if result["strategy"] == said["best"])
+    found = [run.data.metrics[f"test/accuracy{end}"] for end in ("_low", "", "_high")]
+    assert found == pytest.approx([best["low"], best["value"], best["high"]])
+
+
+def test_the_experiment_says_what_it_is_about(published):
+    store, _, _, said = published
+    experiment = store.connection.client.get_experiment(store.connection.experiment_id)
+    assert experiment.tags[NOTE].startswith(escape_markdown(said["question"]))
+
+
 def test_a_description_fetches_nothing(published):
     """MLflow draws descriptions as Markdown: a picture in one is fetched by who opens the run."""
     _, _, _, said = published

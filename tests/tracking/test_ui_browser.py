@@ -41,9 +41,15 @@ def fill(store):
 def runs_url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ui")
     uri = f"sqlite:///{folder}/mlflow.db"
-    fill(open_store(uri, "small_similar", create=True))
+    open_store(uri, "bench/another", create=True)
+    store = open_store(uri, "bench/small_similar", create=True)
+    store.writer.describe_experiment("Which of **five**?")
+    fill(store)
     with serving(uri, folder) as (_, url):
-        yield open_store(url, "small_similar", create=True).connection.place
+        assert url.endswith(
+            f"/#/experiments/{store.connection.experiment_id}/runs?workflowType=machine_learning"
+        )
+        yield url
 
 
 @pytest.fixture
