@@ -74,9 +74,9 @@ class Ratio:
         met = median <= self.target if self.at_most else median >= self.target
         return {
             "name": self.name,
-            "median": round(median, 3),
-            "low": round(min(self.values), 3),
-            "high": round(max(self.values), 3),
+            "median": median,
+            "low": min(self.values),
+            "high": max(self.values),
             "target": f"{'at most' if self.at_most else 'at least'} {self.target:g}",
             "met": "yes" if met else "no",
             "how": self.how,

@@ -15,6 +15,7 @@ import torch
 from bench.report.figures.style import INK, MUTED, theme
 from bench.system.files import replacing, write_text
 
+OTHERS = " / (?:tutorial|timm|fastai)"  # in the names of ratios: whose seconds are divided by ours
 TABLES = ("ratios", "scaling", "profile", "settings")
 IMAGES, PIXELS = "images (full, one epoch)", "image size, px (full, one epoch)"
 TRIALS, IN_TURN = "trials (frozen)", "strategies (one trial, one seed, one epoch)"
@@ -110,6 +111,12 @@ def page(ratios, scaling, settings, agreement, environment):
     lines = [
         "# Speed",
         "",
+        "How many times as fast as others, in turn on one machine:",
+        "",
+        "![ratios](ratios.png)",
+        "",
+        "## Every figure",
+        "",
         f"Made by `{environment['command']}`. Unless its name says otherwise a ratio is their",
         "seconds / ours, measured side by side in one run; the interval runs from the lowest to the highest",
         "repetition. fastai is measured where it is installed (`pip install fastai`).",
@@ -118,11 +125,11 @@ def page(ratios, scaling, settings, agreement, environment):
         "|---|---:|---:|---:|---|---|",
     ]
     lines += [
-        f"| {row.name} | {row.median:g} | {row.low:g} | {row.high:g} | {row.target} | {row.met} |"
+        f"| {row.name} | {row.median:.4g} | {row.low:.4g} | {row.high:.4g} | {row.target} | {row.met} |"
         for row in ratios.itertuples()
     ]
     lines += ["", *(f"- {row.name}: {row.how}" for row in ratios.itertuples())]
-    lines += ["", device_words(), "", "![ratios](ratios.png)", ""]
+    lines += ["", device_words(), ""]
     if agreement:
         lines += [*accuracy_words(**agreement), ""]
     lines += [*growth_words(scaling), "", "![scaling](scaling.png)", ""]
@@ -179,19 +186,19 @@ def save(figure, path):
 def draw_ratios(ratios, path):
     from matplotlib.figure import Figure
 
-    own = ratios[~ratios["name"].str.contains("minutes|seconds")].iloc[::-1]
-    figure = Figure((8, 0.5 * len(own) + 1))
+    own = ratios[ratios["name"].str.contains(OTHERS)].iloc[::-1]
+    figure = Figure((8, 0.45 * len(own) + 1))
     axes = figure.subplots()
-    targets = own["target"].str.split().str[-1].astype(float)
     places = np.arange(len(own))
+    axes.barh(places, own["median"], 0.6, color="#0072b2")
     axes.hlines(places, own["low"], own["high"], color=INK, linewidth=2)
-    axes.plot(own["median"], places, "o", color="#0072b2", label="measured (median, lowest to highest)")
-    axes.plot(targets, places, "|", color="#c05400", markersize=16, markeredgewidth=2, label="target")
-    axes.set(xscale="log", yticks=places, xlabel="ratio (log scale)")
+    for place, (value, high) in enumerate(zip(own["median"], own["high"], strict=True)):
+        axes.text(max(value, high), place, f"  {value:.3g} times as fast", va="center")
+    axes.set(xscale="log", yticks=places, xlabel="seconds of the other / ours (log scale)")
     axes.set_yticklabels(own["name"])
     axes.axvline(1, color=MUTED, linewidth=0.8, zorder=0)
     axes.set_xticks([1, 10, 100], ["1", "10", "100"])
-    axes.legend(loc="center right")
+    axes.margins(x=0.3)
     save(figure, path)
 
 

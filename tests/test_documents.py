@@ -18,6 +18,8 @@ MADE = {
     "traceback.txt",
     "study.json",
     "leaves.yaml",
+    "recipe.yaml",
+    "recipe.py",
 }  # by a run or a user
 
 

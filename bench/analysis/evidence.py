@@ -72,8 +72,8 @@ class Evidence:
             what did not start there. Empty where nothing is known.
         images: small PNG pictures of test images by name, as far as they are at hand.
         scores: what each run ranks the test images by, by (strategy, seed); where the metric needs it.
-        examples: PNG pictures, image, truth and prediction side by side, by (strategy, seed, "best", "median"
-            or "worst"); for segmentation only.
+        examples: PNG pictures: image, truth and prediction side by side, by (strategy, seed, name of file);
+            for segmentation only.
         near_duplicates: of a val or test image: its name, its part, that of its near-duplicate, and the part.
         left_out: name and reason of each file of the data that could not be used.
         run_pages: what to put before a run's id to get the address of its page in MLflow; empty if unknown.
@@ -82,6 +82,13 @@ class Evidence:
         wanted: how many seeds each strategy needs, where that depends on what was found; else the study's.
         baselines: the same of the study's baselines, as if they were strategies; None: it has none.
         also: the same of further test sets by name, as if each were test.
+        split: a row for each image that any seed trains on, or that is in val or test: `image`, `class`,
+            `part`, and `seeds`, those that train on it. Empty where it was not recorded.
+        side: pixels of the square that images are kept at; 0: not known.
+        fit: how they were brought to it: crop, pad or stretch.
+        deep: whether they have more than 8 bits, scaled by what is white in them.
+        parts: the model's stages, input to output, and the names that everything in each begins with; empty
+            where it was not recorded.
         fingerprint: of what was asked and of the runs that answer it; the same gives the same report.
     """
 
@@ -102,6 +109,11 @@ class Evidence:
     budget: str = "default"
     wanted: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    split: pd.DataFrame = field(default_factory=pd.DataFrame)
+    side: int = 0
+    fit: str = "crop"
+    deep: bool = False
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     baselines: "Evidence | None" = None
     also: Mapping[str, "Evidence"] = field(default_factory=dict)
 
@@ -119,6 +131,16 @@ class Evidence:
     def strategies(self) -> list[str]:
         """Every strategy that the study names or that has a run, in canonical order."""
         return canonical([*self.study.strategies, *self.runs["strategy"]])
+
+    @property
+    def command(self) -> str:
+        """The command that ran the study, as a person can copy it."""
+        return str(self.provenance.get("command") or f"bench run {self.study.name}")
+
+    @property
+    def date(self) -> str:
+        """The day on which the last of its runs ended, as `2026-11-28`; empty where that is not known."""
+        return str(self.provenance.get("date", ""))
 
     def wanted_seeds(self, strategy: str) -> int:
         """Return how many seeds a strategy needs, as far as that is known."""

@@ -60,7 +60,7 @@ class Crossover:
 
     Args:
         labels: interpolated on a logarithmic scale; None unless it crosses.
-        low, high: 95 % interval. A low of 0 says below the smallest size; a high of None says none in range.
+        low, high: 95 % interval. A low of 0 says below the smallest size; a high of None above the largest.
         seeds: in the comparison, at every size.
     """
 
@@ -110,8 +110,7 @@ class Efficiency:
         interval = self.interval(crossover)
         sure = crossover.high is not None
         if crossover.outcome == "none in range":
-            opening = f"{who} against {other}: none in range"
-            return f"{opening}; up to {last} labels its mean is not ahead for good{interval}."
+            return f"Up to {last} labels the mean of {who} does not stay above that of {other}{interval}."
         if crossover.outcome == "crosses" and sure:
             return f"{who} is ahead of {other} from about {crossover.labels:,.0f} labels on{interval}."
         if sure:
@@ -123,6 +122,22 @@ class Efficiency:
         doubt = f"up to {last} labels {who} is not shown to stay ahead"
         return f"The mean of {who} {where}{interval}; {doubt}."
 
+    @property
+    def story(self) -> str:
+        """What the sizes say, in a sentence: who is shown to be ahead of the reference, and from where on."""
+        if not self.crossovers:
+            return ""
+        last, other = f"{self.sizes[-1]:,}", self.crossovers[0].reference
+        ahead = {"crosses", "ahead throughout"}
+        shown = [c for c in self.crossovers if c.high is not None and c.outcome in ahead]
+        if not shown:
+            return f"Up to {last} labels, nothing is shown to stay ahead of {other}."
+        first = min(shown, key=lambda crossover: crossover.labels or 0)
+        if first.labels is None:
+            sizes = f"from {self.sizes[0]:,} labels to {last}"
+            return f"{first.strategy} is ahead of {other} at every size, {sizes}."
+        return f"From about {first.labels:,.0f} labels on, {first.strategy} is ahead of {other}."
+
     def interval(self, crossover: Crossover) -> str:
         """Return a crossover's interval with a blank in front; nothing where there is no doubt."""
         if crossover.low is None or crossover.high == 0:
@@ -132,7 +147,7 @@ class Efficiency:
     def bound(self, labels: float | None) -> str:
         """Return an end of a crossover's interval."""
         if labels is None:
-            return "none in range"
+            return f"above {self.sizes[-1]:,}"
         return f"below {self.sizes[0]:,}" if labels == 0 else f"{labels:,.0f}"
 
 

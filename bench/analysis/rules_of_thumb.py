@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.analysis.comparisons import Comparison, p_words, signed
+from bench.core.text import listed
 from bench.study.schema import Scenario
 
 Outcome = Literal["confirmed", "holds", "open", "contradicted"]
@@ -179,7 +180,7 @@ def _rule(advice: Advice, advised: Sequence[str], standing: Standing) -> Found:
         return "contradicted", f"{_listed(beaten)}.", compared
     missing = [name for name in rivals if (champion, name) not in standing.pairs]
     if missing:
-        return "open", f"{champion} can't be compared with {_joined(missing)}.", compared
+        return "open", f"{champion} can't be compared with {listed(missing)}.", compared
     against = standing.compared(champion, advice.instead)
     if not against:
         return "open", "Nothing that it advises against has a result here.", compared
@@ -213,11 +214,11 @@ def _measured(
     if advice.beats_all and len(ahead) == len(compared):
         return "confirmed", f"{_listed(compared)}.", compared
     if short:
-        rest = _joined([f"{c.other} ({_difference(c)})" for c in short])
+        rest = listed([f"{c.other} ({_difference(c)})" for c in short])
         return "open", f"{champion} may be worse by {margin} or more than {rest}.", short
-    held = f"{champion} is not worse than {_joined([c.other for c in compared], 'or')} by {margin} or more"
+    held = f"{champion} is not worse than {listed([c.other for c in compared], 'or')} by {margin} or more"
     if not advice.beats_all and (won := [c.words for c in against if c in ahead]):
-        return "confirmed", f"{held}, and {_joined(won)}.", compared
+        return "confirmed", f"{held}, and {listed(won)}.", compared
     return "holds", f"{held}.", compared
 
 
@@ -228,10 +229,6 @@ def _difference(comparison: Comparison) -> str:
 
 def _listed(compared: Sequence[Comparison]) -> str:
     return "; ".join(f"{c.strategy} {c.words}" for c in compared)
-
-
-def _joined(names: Sequence[str], last: str = "and") -> str:
-    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _deciding(compared: Sequence[Comparison]) -> Deciding | None:

@@ -15,6 +15,7 @@ from bench.analysis.comparisons import ALPHA, Comparison, compare_all
 from bench.analysis.evidence import Evidence
 from bench.analysis.predictions.base import read
 from bench.analysis.results import by_validation
+from bench.analysis.spread import Spread
 from bench.analysis.statistics import measured
 from bench.analysis.variance import Crossed, Difference
 from bench.study.metrics import METRICS
@@ -103,9 +104,17 @@ def is_futile(difference: Difference, margin: float, looks: Sequence[int]) -> bo
     The variance between seeds shrinks with their number, that of the test images does not.
     """
     level = ALPHA * shares(looks)[-1]
-    more = looks[-1] / difference.seeds
-    spread = difference.spread.scaled(1 / more, 1.0)
-    spread = replace(spread, seed_count=looks[-1], unseen=more * spread.unseen)
-    told = abs(difference.value) > spread.quantile(level / 2)
-    equivalent = abs(difference.value) + spread.quantile(level) < margin
-    return not (told or equivalent)
+    return not settles(difference.value, difference.spread.with_seeds(looks[-1]), margin, (level, level))
+
+
+def settles(value: float, spread: Spread, margin: float, levels: tuple[float, float]) -> bool:
+    """Say whether a difference with a spread is told from zero, or shown to be smaller than the margin.
+
+    Args:
+        value: the difference.
+        spread: its spread.
+        margin: the smallest difference that matters.
+        levels: of the two-sided test for the one, and of the one-sided tests for the other.
+    """
+    told = abs(value) > spread.quantile(levels[0] / 2)
+    return told or abs(value) + spread.quantile(levels[1]) < margin

@@ -81,6 +81,22 @@ class Spread:
             self, seeds=self.seeds * seeds, interaction=self.interaction * seeds, images=self.images * images
         )
 
+    def with_seeds(self, count: int) -> "Spread":
+        """Return the spread of so many seeds, if they differ as these do; one tells nothing of others."""
+        more = count / self.seed_count
+        scaled = self.scaled(1 / more, 1.0)
+        return replace(scaled, seed_count=count, unseen=more * self.unseen)
+
+    def with_images(self, times: float) -> "Spread":
+        """Return the spread on so many times the test images, if they are like these."""
+        return replace(
+            self,
+            seeds=self.seeds - self.interaction + self.interaction / times,
+            interaction=self.interaction / times,
+            images=self.images / times,
+            image_degrees=self.image_degrees * times,
+        )
+
     def at_least(self, total: float) -> "Spread":
         """Return the spread, with more from the images where it is smaller than that."""
         return replace(self, images=self.images + np.maximum(0.0, total - self.total))

@@ -15,10 +15,12 @@ from bench.analysis.recommendation import Recommendation, recommend
 from bench.analysis.results import Result, by_validation, result_of
 from bench.analysis.rules_of_thumb import Ruling, Standing, judge
 from bench.analysis.sequential import compare_in_looks
+from bench.analysis.settling import Settling, what_would_settle
 from bench.analysis.statistics import measured
 from bench.analysis.training_length import undertrained, undertrained_in_words
 from bench.analysis.variance import Crossed
 from bench.analysis.verdict import SMOKE_TEST, never_found, notes_on, sensitivity, troubles, verdict
+from bench.core.text import listed
 from bench.study.metrics import METRICS
 from bench.study.tasks import TASKS
 
@@ -36,6 +38,7 @@ class Summary:
         pairs: of all strategies with each other, in canonical order.
         groups: the largest sets of strategies no two of which are shown to differ, best mean first.
         recommendation: what to use, and why; None where nothing could be compared.
+        settling: what would settle what is open about the recommended strategy; None where nothing is.
         verdict: who won, how sure, in plain words.
         notes: what limits the verdict: failures, missing runs, a single seed.
         gain_over: what the best is set against by class; None if there is nothing.
@@ -73,6 +76,7 @@ class Summary:
     baselines: tuple[Result, ...] = ()
     expected: tuple[Judged, ...] = ()
     also: Mapping[str, "Summary"] = field(default_factory=dict)
+    settling: Settling | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types."""
@@ -87,6 +91,27 @@ class Summary:
     def result(self, strategy: str) -> Result:
         """Return a strategy's result."""
         return next(result for result in self.results if result.strategy == strategy)
+
+    @property
+    def ranked(self) -> tuple[Result, ...]:
+        """All results, the best on test first; those without one last."""
+        sign = METRICS[self.metric].sign
+
+        def behind(result: Result) -> float:
+            return float("inf") if result.test_mean is None else -sign * result.test_mean
+
+        return tuple(sorted(self.results, key=behind))
+
+    @property
+    def finding(self) -> str:
+        """Which strategies come first, in half a sentence; empty where nothing is compared."""
+        others = [name for name in self.not_worse if name != self.best]
+        if self.best is None or not self.comparisons:
+            return ""
+        if not others:
+            return f"{self.best} is better than all others"
+        are = "is" if len(others) == 1 else "are"
+        return f"{self.best} is best by validation; {listed(others)} {are} not shown to be worse"
 
     @property
     def groups_in_words(self) -> str:
@@ -121,6 +146,7 @@ def _of_smoke_test(summary: Summary) -> Summary:
         pairs=(),
         groups=(),
         recommendation=None,
+        settling=None,
         ruling=None,
         gain_over=None,
         confused=(),
@@ -151,6 +177,7 @@ def _summary(evidence: Evidence) -> Summary:
     against = _set_against(evidence, order)
     classes = by_class(task, predictions, rows, best, against)
     standing = Standing(evidence.strategies, [name for name in order if name in rows], either_way)
+    recommendation = recommend(results, best, pairs)
     return Summary(
         study=study.name,
         question=study.question,
@@ -162,7 +189,12 @@ def _summary(evidence: Evidence) -> Summary:
         comparisons=comparisons,
         pairs=pairs,
         groups=groups,
-        recommendation=recommend(results, best, pairs),
+        recommendation=recommendation,
+        settling=(
+            what_would_settle(recommendation.strategy, pairs, crossed.groups, evidence.command)
+            if recommendation and crossed
+            else None
+        ),
         ruling=judge(study.scenario, standing) if study.scenario else None,
         verdict=verdict(results, comparisons, study, crossed),
         notes=(

@@ -11,7 +11,8 @@ from bench.analysis.evidence import TEMPERATURE, Evidence
 from bench.analysis.predictions.base import Predictions
 from bench.analysis.results import Result, by_validation
 from bench.analysis.spread import MOST_IN_COMMON
-from bench.analysis.variance import LEAST_GROUPS, Crossed
+from bench.analysis.variance import LEAST_GROUPS, Crossed, Estimate
+from bench.core.text import listed
 from bench.study.metrics import METRICS, CalibrationError, LogLoss, Ratio, ShareRight
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
@@ -33,10 +34,9 @@ def verdict(
     name, metric, test = best.strategy, METRICS[study.metric].label, best.test
     if test is None or crossed is None:
         return f"{name} is best by validation; its predictions are not stored, so nothing can be compared."
-    opening = (
-        f"{name} is best by validation: test {metric} {test.value:.3f} [{test.low:.3f}, {test.high:.3f}] "
-        f"({_count(test.seeds, 'seed')}, {_images(crossed)})."
-    )
+    if len(results) == 1:
+        return f"{name}: {_measured(test, metric, crossed)} Nothing else was run to compare it with."
+    opening = f"{name} is best by validation: {_measured(test, metric, crossed)}"
     if not crossed.decides:
         few = f"Fewer than {LEAST_GROUPS} {'groups of ' * crossed.sample.grouped}test images"
         return f"{opening} {few} allow an estimate, but no verdict."
@@ -45,12 +45,17 @@ def verdict(
         for relation in ("better", "worse", "equivalent", "undecided")
     )
     closing = [
-        f"On test it is worse than {_and(better)}." if better else "",
-        f"It is better than {_and(worse)}." if worse else "",
-        f"It is equivalent to {_and(equivalent)} within {study.smallest_effect:g}." if equivalent else "",
-        f"Against {_and(undecided)} it is undecided." if undecided else "",
+        f"On test it is worse than {listed(better)}." if better else "",
+        f"It is better than {listed(worse)}." if worse else "",
+        f"It is equivalent to {listed(equivalent)} within {study.smallest_effect:g}." if equivalent else "",
+        f"Against {listed(undecided)} it is undecided." if undecided else "",
     ]
     return " ".join([opening, *filter(None, closing)])
+
+
+def _measured(test: Estimate, metric: str, crossed: Crossed) -> str:
+    of = f"{_count(test.seeds, 'seed')}, {_images(crossed)}"
+    return f"test {metric} {test.value:.3f} [{test.low:.3f}, {test.high:.3f}] ({of})."
 
 
 def _images(crossed: Crossed) -> str:
@@ -89,7 +94,7 @@ def _temperatures(evidence: Evidence) -> list[str]:
     if not isinstance(statistic, LogLoss | CalibrationError) or TEMPERATURE not in evidence.done:
         return []
     means = evidence.done.groupby("strategy")[TEMPERATURE].mean().dropna()
-    told = _and([f"{name} {means[name]:.2f}" for name in evidence.strategies if name in means])
+    told = listed([f"{name} {means[name]:.2f}" for name in evidence.strategies if name in means])
     notes = [f"Temperatures that calibrate, fitted on validation (mean over seeds): {told}."]
     if isinstance(statistic, CalibrationError):
         notes.append(
@@ -151,25 +156,26 @@ def never_found(classes: Sequence[ClassResult], study: Study) -> tuple[str, ...]
     lost = [c.name for c in classes if c.recall and max(c.recall.values()) < NEVER_FOUND]
     statistic = METRICS[study.metric].statistic
     averaged = isinstance(statistic, Ratio) and not statistic.together
+    if not lost:
+        return ()
     counted = f" They count in the mean of all {len(classes)}." if averaged else ""
     score = TASKS[study.task].class_score
-    return (f"Found by no strategy ({score} below {NEVER_FOUND:g}): {_and(lost)}.{counted}",) if lost else ()
+    return (f"Found by no strategy ({score} below {NEVER_FOUND:g}): {listed(lost)}.{counted}",)
 
 
 def sensitivity(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """Say how small a difference from the best this study could have seen."""
+    """Say how small a difference from the best a study like this one finds."""
     tested = [c for c in comparisons if c.p_adjusted is not None]
     sizes = sorted(c.minimum_detectable_effect for c in tested if c.minimum_detectable_effect is not None)
     if not tested:
         return ()
     if all(c.difference.spread.total <= 0 for c in tested):
-        return ("No prediction for a test image differs, so what this study could have seen is unknown.",)
+        return ("No prediction for a test image differs, so which differences this study finds is unknown.",)
     if not sizes:
-        return ("No difference from the best would have been seen with power 0.8 by a study this small.",)
+        return (f"A study as small as this finds no difference from the best with power {POWER:g}.",)
     least, most = f"{sizes[0]:.3f}", f"{sizes[-1]:.3f}"
-    spread = least if least == most else f"{least} to {most}, by strategy"
-    opening = f"The smallest true difference from the best that this study could have seen (power {POWER:g})"
-    return (f"{opening}: {spread}.",)
+    size = least if least == most else f"{least} to {most}, by strategy,"
+    return (f"With this spread, a true difference from the best of {size} is found with power {POWER:g}.",)
 
 
 def _trouble(result: Result) -> str:
@@ -179,7 +185,7 @@ def _trouble(result: Result) -> str:
         f"{result.missing} not run" if result.missing else "",
     ]
     reasons = f" ({'; '.join(result.errors)})" if result.errors else ""
-    return f"{result.strategy}: of {_count(total, 'final run')} {_and([p for p in parts if p])}{reasons}."
+    return f"{result.strategy}: of {_count(total, 'final run')} {listed([p for p in parts if p])}{reasons}."
 
 
 def _keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
@@ -188,7 +194,3 @@ def _keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

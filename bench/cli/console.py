@@ -190,7 +190,7 @@ def announce(plan: "Plan", chosen: Sequence[tuple[str, str]] = ()) -> None:
 
 
 def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
-    """Print a report's table, its verdict and what to use, and say where everything is.
+    """Print what to use, a report's table, the verdict and what limits it, and say where everything is.
 
     Args:
         summary: the report's `summary.json`.
@@ -203,13 +203,20 @@ def conclude(summary: Mapping[str, Any], folder: Path, runs: str) -> None:
         return
     from rich.console import Console
 
+    if recommendation := summary.get("recommendation"):
+        say(recommendation["sentence"])
+        say()
     console = Console(highlight=False, markup=False, width=terminal_width() or PLAIN_WIDTH)
     console.print(_fitting_table(summary, console))
     say(summary["verdict"])
-    if recommendation := summary.get("recommendation"):
-        say(recommendation["sentence"])
     if ruling := summary.get("ruling"):
         say(f"Rule of thumb: {ruling['outcome']}. {ruling['sentence']}")
+    if settling := summary.get("settling"):
+        say(settling["sentence"])
+        if settling["command"]:
+            say(f"  {settling['command']}")
+    for note in summary["notes"]:
+        say(f"  - {note}")
     say(f"report  {folder / 'index.html'}")
     say(f"runs    {runs}")
 

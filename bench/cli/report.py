@@ -180,7 +180,8 @@ def report_sizes(study: "Study", counts: Sequence[int], uri: str | None, output:
         write_sizes(summary, evidence, folder)
     if missing := [f"{count:,}" for count in counts if count not in evidence]:
         console.complain(f"{study.name}: nothing is stored of {', '.join(missing)} labels")
-    said = [SMOKE_TEST] if summary.smoke else [summary.words(each) for each in summary.crossovers]
+    words = [summary.words(each) for each in summary.crossovers]
+    said = [SMOKE_TEST] if summary.smoke else [*filter(None, [summary.story]), *words]
     console.answer_alone(summary_of(folder), said, folder)
     for line in [*said, *summary.notes]:
         console.say(line)
@@ -195,7 +196,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
     summary = freshness.read(folder)
     if summary is None:
-        raise InputError("the report is gone", str(folder), "`bench report` draws it anew")
+        raise InputError("the report is gone", str(folder), "`bench report` writes it again")
     return summary
 
 

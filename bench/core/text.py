@@ -1,6 +1,7 @@
 """Text of strangers, made fit to be shown: names of files and classes, questions, reasons."""
 
 import re
+from collections.abc import Sequence
 
 # Signs that move a terminal's cursor, end lines, turn the direction of what follows, or are not allowed in
 # XML; those that join letters (emoji, Persian) stay.
@@ -29,6 +30,17 @@ def escape_markdown(text: str) -> str:
     """Return text on one line with nothing in it that Markdown or HTML would act on, or fetch."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", line)
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as a person lists them: `a, b and c`."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def plain(value: float) -> str:
+    """Return a number without an exponent: `0.00001`, `0.3`, `1,000`."""
+    whole, point, decimals = f"{value:,.10f}".partition(".")
+    return (whole + point + decimals).rstrip("0").removesuffix(".")
 
 
 def in_bytes(count: float) -> str:

@@ -27,6 +27,12 @@ class Stage:
     modules: tuple[str, ...]
     tensors: frozenset[str]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names that everything in it begins with: its modules, and tensors that are in none of them."""
+        loose = (n for n in sorted(self.tensors) if not any(n.startswith(f"{m}.") for m in self.modules))
+        return (*self.modules, *loose)
+
 
 @dataclass(frozen=True)
 class _Unit:

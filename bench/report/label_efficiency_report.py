@@ -12,8 +12,9 @@ from matplotlib.ticker import NullLocator
 from bench.analysis.evidence import Evidence
 from bench.analysis.label_efficiency import Efficiency, Point
 from bench.analysis.verdict import SMOKE_TEST
-from bench.report.figures.base import take
+from bench.report.figures.base import Stamp, take
 from bench.report.figures.label_layout import Label, label_right
+from bench.report.figures.study_figures import footer, of_what
 from bench.report.figures.style import (
     MUTED,
     WIDTH,
@@ -48,9 +49,10 @@ def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Pa
             numbers(summary),
             name="efficiency",
             title=TITLE,
+            finding=summary.story,
             caption=caption(summary),
             alt=" ".join(said) or TITLE,
-        )
+        ).rendered(_stamp(by_size))
     headers, rows = table(summary)
     context = {
         "summary": summary,
@@ -69,6 +71,16 @@ def write_sizes(summary: Efficiency, by_size: Mapping[int, Evidence], folder: Pa
         "index.html": render_page("sizes.html.j2", context),
     }
     put(folder, files, [picture])
+
+
+def _stamp(by_size: Mapping[int, Evidence]) -> Stamp:
+    """Return what the figure says of its origin."""
+    evidence = by_size[max(by_size)]
+    study, seeds = evidence.study, max(int(e.done["seed"].nunique()) for e in by_size.values())
+    return Stamp(
+        f"{of_what(study)} \N{MIDDLE DOT} {seeds} seed{'s' if seeds != 1 else ''} at each size",
+        footer(study.name, max(each.date for each in by_size.values())),
+    )
 
 
 def caption(summary: Efficiency) -> str:
@@ -100,7 +112,10 @@ def table(summary: Efficiency) -> tuple[list[str], list[list[str]]]:
         if found is None or found.outcome == "unknown":
             row.append(NOTHING)
         else:
-            labels = {"none in range": "none in range", "ahead throughout": summary.bound(0)}
+            labels = {
+                "none in range": f"not up to {summary.sizes[-1]:,}",
+                "ahead throughout": summary.bound(0),
+            }
             from_ = labels.get(found.outcome) or f"{found.labels:,.0f}"
             row.append(f"{from_}{summary.interval(found)}")
         rows.append(row)

@@ -9,12 +9,14 @@ from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from reportlab.lib import colors
+from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import cm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily, stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     Flowable,
     Image,
@@ -27,6 +29,7 @@ from reportlab.platypus import (
 )
 
 from bench.core.text import one_line
+from bench.report.export_formats import NUMBER
 from bench.report.figures.base import Picture
 from bench.report.figures.style import (
     GRID,
@@ -39,6 +42,7 @@ MARGIN = 1.8 * cm
 WIDTH = A4[0] - 2 * MARGIN
 HIGHEST = 19 * cm  # of a figure
 INCH = 72.0  # points; figures keep their size, so that their text keeps its own
+FOOT = 7.5  # points, of the line at the foot of a page
 PADDING = 3.0  # points, to the left and right of a cell's text
 PNG_SCALE = INCH / PNG_DPI
 
@@ -56,10 +60,18 @@ def _styles() -> dict[str, ParagraphStyle]:
     return {
         "text": text,
         "cell": ParagraphStyle("cell", text, fontSize=7, leading=9),
+        "number": ParagraphStyle("number", text, fontSize=7, leading=9, alignment=TA_RIGHT),
         "small": ParagraphStyle("small", text, fontSize=7.5, leading=10.5, textColor=colors.HexColor(MUTED)),
         "title": ParagraphStyle("title", text, fontName="DejaVu-Bold", fontSize=16, leading=21, spaceAfter=4),
         "heading": ParagraphStyle(
-            "heading", text, fontName="DejaVu-Bold", fontSize=11, leading=15, spaceBefore=12, spaceAfter=4
+            "heading",
+            text,
+            fontName="DejaVu-Bold",
+            fontSize=11,
+            leading=15,
+            spaceBefore=12,
+            spaceAfter=4,
+            keepWithNext=1,
         ),
         "banner": ParagraphStyle(
             "banner",
@@ -80,7 +92,11 @@ def paragraph(text: str, style: str = "text") -> Paragraph:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Flowable:
     """Return a table over the width of the page, which breaks no word as long as all words fit."""
-    cells: list[list[Any]] = [[paragraph(cell, "cell") for cell in row] for row in (headers, *rows)]
+    styles = ["number" if _is_numeric(column) else "cell" for column in zip(*rows, strict=True)]
+    styles = styles or ["cell"] * len(headers)
+    cells: list[list[Any]] = [
+        [paragraph(cell, style) for cell, style in zip(row, styles, strict=True)] for row in (headers, *rows)
+    ]
     widths = _widths([[str(cell) for cell in column] for column in zip(headers, *rows, strict=True)])
     made = Table(cells, colWidths=widths, repeatRows=1)
     line = colors.HexColor(GRID)
@@ -98,6 +114,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Flowable:
         )
     )
     return made
+
+
+def _is_numeric(column: Sequence[str]) -> bool:
+    return all(NUMBER.match(str(cell)) for cell in column)
 
 
 def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
@@ -122,8 +142,14 @@ def figure(picture: Picture) -> Flowable:
     return KeepTogether([paragraph(picture.title, "heading"), image, paragraph(picture.caption, "small")])
 
 
-def document(title: str, story: Sequence[Flowable]) -> bytes:
-    """Return the pages as a PDF; the same story gives the same bytes."""
+def document(title: str, story: Sequence[Flowable], date: str = "") -> bytes:
+    """Return the pages as a PDF; the same story gives the same bytes.
+
+    Args:
+        title: of the document, and at the foot of each page.
+        story: what it shows.
+        date: on which the numbers were made, as `2026-11-28`; empty: not known.
+    """
     buffer = io.BytesIO()
     made = SimpleDocTemplate(
         buffer,
@@ -137,5 +163,15 @@ def document(title: str, story: Sequence[Flowable]) -> bytes:
         lang="en",
         invariant=1,
     )
-    made.build([Spacer(1, 1), *story])
+    footer = " \N{MIDDLE DOT} ".join(filter(None, (one_line(title), date)))
+
+    def foot(canvas: Canvas, _document: Any) -> None:
+        if date:  # of the numbers, not of the moment: the same story gives the same bytes
+            canvas._doc._timeStamp.YMDhms = (*map(int, date.split("-")), 0, 0, 0)  # noqa: SLF001
+        canvas.setFont("DejaVu", FOOT)
+        canvas.setFillColor(colors.HexColor(MUTED))
+        canvas.drawString(MARGIN, MARGIN / 2, footer)
+        canvas.drawRightString(A4[0] - MARGIN, MARGIN / 2, f"page {canvas.getPageNumber()}")
+
+    made.build([Spacer(1, 1), *story], onFirstPage=foot, onLaterPages=foot)
     return buffer.getvalue()

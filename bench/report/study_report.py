@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from reportlab.platypus import Flowable
 
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import Summary, summarise
@@ -13,10 +14,13 @@ from bench.report import (
     export_formats,
     pdf,
     tables,
+    title_facts,
 )
 from bench.report.figures import study_figures
 from bench.report.figures.base import Picture
+from bench.report.figures.card import card
 from bench.report.figures.style import theme
+from bench.report.recipe import Recipe, recipe
 from bench.report.templating import (
     as_json_text,
     provenance_rows,
@@ -32,6 +36,15 @@ from bench.system.csv_tables import to_csv
 
 log = logging.getLogger(__name__)
 
+# Where on the page figures are shown, and which of these places are folded.
+PLACES = {
+    "results": ("accuracy",),
+    "cost": ("cost",),
+    "examples": ("examples", "confused_pairs"),
+    "mistakes": ("score_by_class", "gain_by_class", "confusion"),
+    "training": ("curves", "tuning", "hyperparameters", "stages"),
+}
+FOLDS = (("mistakes", "Which mistakes are made"), ("training", "Training and tuning"))
 CLASSES_SHOWN = 40
 RUNS_SHOWN = 500
 
@@ -41,9 +54,19 @@ def write(evidence: Evidence, folder: Path) -> None:
     summary = summarise(evidence)
     with theme():
         pictures = study_figures.of_study(evidence, summary)
+        shown_as_link = card(summary, study_figures.stamp_of(evidence, summary))
     headers, rows = tables.table(summary)
     run_headers, runs = tables.runs(evidence)
+    made = recipe(evidence, summary)
     context: dict[str, Any] = {
+        "recipe": made,
+        "facts": title_facts.facts(evidence),
+        "samples": title_facts.samples(evidence),
+        "numbers": title_facts.numbers(summary),
+        "headline": title_facts.headline(summary),
+        "shown": {place: [p for p in pictures if p.name in names] for place, names in PLACES.items()},
+        "folds": FOLDS,
+        "contents": _contents(summary, made, pictures),
         "summary": summary,
         "study": evidence.study,
         "target": without_folders(evidence.study.target.data),
@@ -64,10 +87,11 @@ def write(evidence: Evidence, folder: Path) -> None:
         "provenance": provenance_rows(evidence.provenance),
         "near_duplicates": len(evidence.near_duplicates),
         "left_out": len(evidence.left_out),
-        "command": evidence.provenance.get("command") or f"bench run {evidence.study.name}",
+        "command": evidence.command,
     }
     files: dict[str, str | bytes] = {
         **_tables(summary),
+        **(made.files if made else {}),
         "runs.csv": to_csv(evidence.runs),
         "trials.csv": to_csv(evidence.trials),
         "summary.json": as_json_text(
@@ -76,7 +100,8 @@ def write(evidence: Evidence, folder: Path) -> None:
             | {"fingerprint": evidence.fingerprint}
         ),
         "report.md": render_page("report.md.j2", context),
-        "report.pdf": _pdf(summary, pictures, context["provenance"]),
+        "report.pdf": _pdf(summary, made, pictures, context["provenance"], evidence.date),
+        "card.png": shown_as_link,
         "index.html": render_page("report.html.j2", context),
     }
     if evidence.near_duplicates:
@@ -87,6 +112,25 @@ def write(evidence: Evidence, folder: Path) -> None:
     if earlier := freshness.set_aside(folder, sum(result.done for result in summary.results)):
         log.warning("the report in %s rests on more final runs than the new one: kept in %s", folder, earlier)
     put(folder, files, pictures, study_figures.NAMES)
+
+
+def _contents(summary: Summary, made: Recipe | None, pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+    """Return the places of the page that its contents name: identifiers and words."""
+    drawn = {picture.name for picture in pictures}
+    there = {
+        "verdict": ("Verdict", not summary.smoke),
+        "results": ("Results", True),
+        "recipe": ("Recipe", made is not None),
+        "cost": ("Cost", not drawn.isdisjoint(PLACES["cost"])),
+        "examples": ("Examples", not drawn.isdisjoint(PLACES["examples"])),
+        "mistakes": ("Mistakes", not drawn.isdisjoint(PLACES["mistakes"])),
+        "training": ("Training", not drawn.isdisjoint(PLACES["training"])),
+        "pairs": ("Pairs", bool(summary.pairs)),
+        "runs": ("Runs", True),
+        "protocol": ("Protocol", True),
+        "provenance": ("Origin", True),
+    }
+    return [(place, name) for place, (name, is_there) in there.items() if is_there]
 
 
 def _tables(summary: Summary) -> dict[str, str]:
@@ -121,26 +165,49 @@ def _further_in_pdf(summary: Summary) -> list[Any]:
     ]
 
 
-def _pdf(summary: Summary, pictures: Sequence[Picture], provenance: Sequence[tuple[str, str]]) -> bytes:
-    ruling = summary.ruling
-    words = [summary.recommendation.sentence] if summary.recommendation else []
-    words += [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
-    words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
+def _pdf(
+    summary: Summary,
+    made: Recipe | None,
+    pictures: Sequence[Picture],
+    provenance: Sequence[tuple[str, str]],
+    date: str,
+) -> bytes:
     story = [
         *([pdf.paragraph(summary.verdict, "banner")] if summary.smoke else []),
         pdf.paragraph(summary.study, "title"),
         pdf.paragraph(summary.question),
-        *([] if summary.smoke else [pdf.paragraph(summary.verdict, "verdict")]),
-        *(pdf.paragraph(text) for text in words),
+        *_answer(summary),
         *(pdf.paragraph(note, "small") for note in summary.notes),
         *(pdf.paragraph(f"{e.outcome}: {e.sentence} ({e.source})", "small") for e in summary.expected),
         pdf.paragraph("Results", "heading"),
         pdf.table(*tables.table(summary)),
         *_further_in_pdf(summary),
+        *(_recipe(made) if made else []),
         *(pdf.figure(picture) for picture in pictures),
     ]
     if summary.pairs:
         story += [pdf.paragraph("Every pair of strategies", "heading"), pdf.table(*tables.pairs(summary))]
     story.append(pdf.paragraph("Where the numbers come from", "heading"))
     story += [pdf.paragraph(f"{name}: {value}", "small") for name, value in provenance]
-    return pdf.document(summary.study, story)
+    return pdf.document(summary.study, story, date)
+
+
+def _answer(summary: Summary) -> list[Flowable]:
+    """Return what to use first, then the answer to the question, and what would settle what is open."""
+    if summary.smoke:
+        return []
+    chosen, ruling, settling = summary.recommendation, summary.ruling, summary.settling
+    first = chosen.sentence if chosen else summary.verdict
+    words = [summary.verdict] if chosen else []
+    words += [f"Rule of thumb: {ruling.outcome}. {ruling.sentence}"] if ruling else []
+    words += [ruling.deciding.sentence] if ruling and ruling.deciding else []
+    words += [f"{settling.sentence} {settling.command}".strip()] if settling else []
+    return [pdf.paragraph(first, "verdict"), *map(pdf.paragraph, words)]
+
+
+def _recipe(made: Recipe) -> list[Flowable]:
+    if not made.rows:
+        return []
+    where = f"The best run of {made.strategy} is seed {made.seed}: recipe.yaml has all its settings."
+    table = pdf.table(made.headers, made.rows)
+    return [pdf.paragraph("Recipe", "heading"), table, pdf.paragraph(where, "small")]

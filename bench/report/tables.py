@@ -17,7 +17,7 @@ PLACES = {"better": "better on test"}
 
 
 def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Return the column headers and a row of cells per strategy, in canonical order."""
+    """Return the column headers and a row of cells per strategy, the best on test first; then baselines."""
     headers = [
         "Strategy",
         f"Test {METRICS[summary.metric].label} [95 %]",
@@ -28,7 +28,7 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         "Verdict",
     ]
     chosen = summary.recommendation.strategy if summary.recommendation else None
-    rows = [_row(result, result.strategy == chosen) for result in summary.results]
+    rows = [_row(result, result.strategy == chosen) for result in summary.ranked]
     return headers, rows + [_row_of_baseline(result) for result in summary.baselines]
 
 
@@ -85,7 +85,7 @@ def verdict(result: Result, recommended: bool) -> str:
 def pairs(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Return headers and a row of cells for each pair of strategies."""
     headers = ["Pair", "Difference [95 %]", "p: equal", f"p: by {summary.margin:g} or more"]
-    headers += ["Seeds ahead", "Could have seen", "The first is"]
+    headers += ["Seeds ahead", "Found with power 0.8", "The first is"]
     rows = [_pair(pair) for pair in summary.pairs]
     if has_effects(summary):
         headers.insert(EFFECT, "Cohen's h")

@@ -22,13 +22,14 @@ STAGES = (2, 6)  # of the models for which a fingerprint evaluates the rules
 
 @dataclass(frozen=True)
 class Range:
-    """A hyperparameter that is tuned: a closed interval, its default, and how it is sampled."""
+    """A hyperparameter that is tuned: a closed interval, its default, how it is sampled, its name."""
 
     low: float
     high: float
     default: float
     log: bool = False
     integer: bool = False
+    label: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.low <= self.default <= self.high:
@@ -129,4 +130,4 @@ def _described(value: Any, cases: Sequence[tuple[int, Mapping[str, Value]]]) -> 
     return value
 
 
-WEIGHT_DECAY = Range(1e-4, 1e-1, 1e-2, log=True)
+WEIGHT_DECAY = Range(1e-4, 1e-1, 1e-2, log=True, label="weight decay")

@@ -6,12 +6,15 @@ from bench.core.runs import Value
 from bench.strategies.base import Range, Rule, Strategy
 from bench.strategies.plan import Adapter, Phase, Solver
 
-L2_STRENGTH = Range(1e-6, 1e5, 1.0, log=True)  # of Kornblith et al. 2019
+L2_STRENGTH = Range(1e-6, 1e5, 1.0, log=True, label="L2 strength")  # of Kornblith et al. 2019
 
 
+DEPTH = "stage, as a share of the way from input to output"
 FINE_TUNING_RATE = Range(3e-5, 3e-3, 3e-4, log=True)  # of the backbone
 # How many times the backbone's rate the new head has: it starts from nothing, the backbone from good weights.
-HEAD_RATE = Range(1.0, 100.0, 10.0, log=True)
+HEAD_RATE = Range(
+    1.0, 100.0, 10.0, log=True, label="learning rate of the head, in times that of the backbone"
+)
 
 
 def _constant(stage_multiplier: float, solver: Solver = "gradient") -> Rule[tuple[Phase, ...]]:
@@ -82,7 +85,10 @@ BUILTIN = (
         start="pretrained",
         phases=_last_stages,
         learning_rate=FINE_TUNING_RATE,
-        space={"unfrozen": Range(1, 3, 1, integer=True), "head_rate": HEAD_RATE},
+        space={
+            "unfrozen": Range(1, 3, 1, integer=True, label="stages trained, from the last on"),
+            "head_rate": HEAD_RATE,
+        },
     ),
     Strategy(
         name="full",
@@ -99,7 +105,10 @@ BUILTIN = (
         start="pretrained",
         phases=_decayed,
         learning_rate=FINE_TUNING_RATE,
-        space={"decay": Range(0.2, 0.9, 0.5), "head_rate": HEAD_RATE},
+        space={
+            "decay": Range(0.2, 0.9, 0.5, label="learning rate of a stage, in times that of the next"),
+            "head_rate": HEAD_RATE,
+        },
     ),
     Strategy(
         name="linear_probe",
@@ -149,7 +158,7 @@ BUILTIN = (
         start="pretrained",
         phases=_one_stage,
         learning_rate=FINE_TUNING_RATE,
-        space={"depth": Range(0.0, 1.0, 0.5), "head_rate": HEAD_RATE},
+        space={"depth": Range(0.0, 1.0, 0.5, label=DEPTH), "head_rate": HEAD_RATE},
     ),
     Strategy(
         name="l2_sp",
@@ -158,7 +167,7 @@ BUILTIN = (
         phases=_constant(1),
         learning_rate=FINE_TUNING_RATE,
         space={"head_rate": HEAD_RATE},
-        l2_sp=Range(1e-3, 1.0, 1e-1, log=True),
+        l2_sp=Range(1e-3, 1.0, 1e-1, log=True, label="pull towards the start"),
     ),
     Strategy(
         name="earlier_features",
@@ -167,7 +176,7 @@ BUILTIN = (
         start="pretrained",
         phases=_constant(0, "logistic"),
         learning_rate=None,
-        space={"depth": Range(0.0, 1.0, 0.75), "l2_strength": L2_STRENGTH},
+        space={"depth": Range(0.0, 1.0, 0.75, label=DEPTH), "l2_strength": L2_STRENGTH},
         readout=_earlier_stage,
     ),
     Strategy(
@@ -176,7 +185,7 @@ BUILTIN = (
         start="pretrained",
         phases=_constant(0, "hinge"),
         learning_rate=None,
-        space={"depth": Range(0.0, 1.0, 0.75), "l2_strength": L2_STRENGTH},
+        space={"depth": Range(0.0, 1.0, 0.75, label=DEPTH), "l2_strength": L2_STRENGTH},
         readout=_earlier_stage,
     ),
     Strategy(
@@ -185,7 +194,7 @@ BUILTIN = (
         start="pretrained",
         phases=_constant(1),
         learning_rate=Range(3e-4, 3e-2, 3e-3, log=True),
-        space={"rank": Range(2, 16, 8, integer=True)},
+        space={"rank": Range(2, 16, 8, integer=True, label="rank of the changes")},
         parameters="adapter",
         adapter=_low_rank,
         requires=("peft",),

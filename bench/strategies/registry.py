@@ -17,7 +17,9 @@ from bench.strategies.builtin import BUILTIN
 from bench.study.schema import Study
 
 GROUP = "bench.strategies"
-CLASS_WEIGHTS = Range(0.0, 1.0, 0.0)  # the power that they go by, where a study tunes it
+CLASS_WEIGHTS = Range(
+    0.0, 1.0, 0.0, label="power of the class weights"
+)  # the power that they go by, where a study tunes it
 
 
 class StrategyRegistry(Registry[Strategy]):
@@ -90,3 +92,10 @@ def tuned_strategy(name: str, study: Study) -> Strategy:
     if study.training.class_weights != "tuned":
         return strategy
     return replace(strategy, space={**strategy.space, "class_weights": CLASS_WEIGHTS})
+
+
+def label_of(hyperparameter: str) -> str:
+    """Return what a person calls a hyperparameter of any strategy."""
+    spaces = [strategy.search_space for strategy in BUILTIN] + [{"class_weights": CLASS_WEIGHTS}]
+    labels = (space[hyperparameter].label for space in spaces if hyperparameter in space)
+    return next(filter(None, labels), hyperparameter.replace("_", " "))

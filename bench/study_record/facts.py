@@ -21,7 +21,8 @@ from bench.tracking.frames import FoundRun
 
 SIZES = "bench.sizes"  # the tag of a study's run with one of several numbers of training labels
 ONE_OF_SEVERAL, ITS_OWN = "one of several", "its own, and one of several"
-STUDY, FACTS, PICTURES = "study.yaml", "study.json", "test_images.zip"  # files of a study's run
+SPLIT_COLUMNS = ("image", "class", "part", "seeds")
+STUDY, FACTS, PICTURES, SPLIT = "study.yaml", "study.json", "test_images.zip", "split.csv"  # of a study's run
 
 
 class PlannedStudy(Protocol):

@@ -1,4 +1,4 @@
-"""A report that stands: what it says, read from its `summary.json`; drawing it anew would change nothing."""
+"""A report that stands: what it says, read from its `summary.json`; writing it again would change nothing."""
 
 import itertools
 import json

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from bench.data.further_tests import FurtherTest
 from bench.data.groups import signs, signs_of_copies
 from bench.data.left_out import summarise
 from bench.data.near_duplicates import NearDuplicate, in_words
+from bench.models.weights import Origin
 from bench.study.loading import (
     available,
     load,
@@ -40,7 +42,7 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         "command": store_uri.shown(as_typed(["bench", *_words(plan.study)])),  # without passwords
         "protocol": PROTOCOL,
         "data": without_folders(dataset.name),
-        "data origin": _seen_from_here(dataset.origin),
+        **({"data origin": dataset.origin} if not Path(dataset.origin).is_absolute() else {}),
         "data licence": dataset.licence,
         "data digest": dataset.digest,
         "classes": len(dataset.classes),
@@ -50,7 +52,7 @@ def provenance_of_plan(plan: PlannedStudy, pairs: Sequence[NearDuplicate]) -> di
         **_groups(plan, pairs),
         "images left out": summarise(dataset.rejected),
         "near-duplicates across parts": in_words(pairs, split),
-        "source weights": plan.origin.text,
+        "source weights": _named(plan.origin),
         "source weights identity": plan.origin.identity,
     }
 
@@ -92,9 +94,16 @@ def without_folders(data: str) -> str:
     return Path(data).name if data.startswith(os.sep) else data
 
 
-def _seen_from_here(origin: str) -> str:
-    """Return where data come from; a folder as seen from the current one: reports leave this machine."""
-    return os.path.relpath(origin) if origin.startswith(os.sep) else origin
+def _named(origin: Origin) -> str:
+    """Return where weights come from; of a file its name."""
+    return f"file {Path(origin.text).name}" if origin.text.startswith("file ") else origin.text
+
+
+def _store(uri: str) -> str:
+    """Return the address of a store; of one on this machine no folders."""
+    shown = store_uri.shown(uri)
+    scheme, _, path = shown.partition(":")
+    return f"{scheme}:{Path(path).name}" if scheme in {"sqlite", "file"} else shown
 
 
 def provenance_of_runs(store: RunStore, done: Sequence[FoundRun], seconds: float) -> dict[str, Any]:
@@ -104,10 +113,16 @@ def provenance_of_runs(store: RunStore, done: Sequence[FoundRun], seconds: float
     return {
         "computed on": sorted({f"{e.get('device')} {e.get('precision')}" for e in environments}),
         "environment": environments[0] if environments else {},
+        **({"date": _date(max(run.ended for run in done))} if done else {}),
         **({"different hardware": hardware} if len(hardware) > 1 else {}),
-        "tracking store": store_uri.shown(store.connection.uri).replace(f"{Path.cwd()}/", ""),
+        "tracking store": _store(store.connection.uri),
         "seconds of all runs together": round(seconds),
     }
+
+
+def _date(milliseconds: int) -> str:
+    """Return the day on which it was, everywhere the same: that of UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
 
 
 def _hardware(environment: Mapping[str, Any]) -> str:

@@ -95,15 +95,7 @@ def _experiment_note(said: Mapping[str, Any]) -> str:
 def _study_note(said: Mapping[str, Any]) -> str:
     headers, rows = said["table"]["headers"], said["table"]["rows"]
     table = [headers, ["---"] * len(headers), *rows]
-    question, verdict = (escape_markdown(said[key]) for key in ("question", "verdict"))
-    lines = (
-        [f"**{verdict}**", "", question, ""] if said.get("smoke") else [f"**{question}**", "", verdict, ""]
-    )
-    if said.get("recommendation"):
-        lines += [f"**{escape_markdown(said['recommendation']['sentence'])}**", ""]
-    if said.get("ruling"):
-        ruling = f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}"
-        lines += [escape_markdown(ruling), ""]
+    lines = _answer(said)
     lines += [f"| {' | '.join(escape_markdown(str(cell)) for cell in row)} |" for row in table]
     closing = (
         f"The whole report is among the artifacts: `{REPORT}/index.html`. In the chart view, search for "
@@ -112,6 +104,24 @@ def _study_note(said: Mapping[str, Any]) -> str:
     )
     lines += ["", closing]
     return "\n".join(lines)
+
+
+def _answer(said: Mapping[str, Any]) -> list[str]:
+    """Return what to use, the question and its answer, and what would settle what is open, as Markdown."""
+    question, verdict = (escape_markdown(said[key]) for key in ("question", "verdict"))
+    if said.get("smoke"):
+        return [f"**{verdict}**", "", question, ""]
+    lines = []
+    if chosen := said.get("recommendation"):
+        lines += [f"**Use `{chosen['strategy']}`**: {escape_markdown(chosen['reason'])}.", ""]
+    lines += [f"**{question}**", "", verdict, ""]
+    if said.get("ruling"):
+        ruling = f"Rule of thumb: {said['ruling']['outcome']}. {said['ruling']['sentence']}"
+        lines += [escape_markdown(ruling), ""]
+    if settling := said.get("settling"):
+        command = [f"`{settling['command']}`"] * bool(settling["command"])
+        lines += [" ".join([escape_markdown(settling["sentence"]), *command]), ""]
+    return lines
 
 
 def _arm_note(said: Mapping[str, Any], strategy: str) -> str:

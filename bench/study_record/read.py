@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.core.errors import NotStoredError
 from bench.core.hashing import canonical_json
 from bench.core.runs import ALSO, Purpose, Status
+from bench.data.framing import AS_IT_IS
 from bench.strategies.registry import tuned_strategy
 from bench.study.loading import (
     parse,
@@ -18,18 +20,24 @@ from bench.study.loading import (
 from bench.study.metrics import METRICS, Ranking
 from bench.study.schema import Study, with_changes
 from bench.study.tasks import TASKS
+from bench.system.csv_tables import from_csv
 from bench.tracking import frames, store_uri
 from bench.tracking.frames import FoundRun, FoundStudy
+from bench.tracking.live_run import FILES
 from bench.tracking.reader import GENERATION
 from bench.tracking.store import RunStore
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.analysis.evidence import Evidence
 from bench.study_record.facts import (
     FACTS,
     ONE_OF_SEVERAL,
     PICTURES,
     SIZES,
+    SPLIT,
+    SPLIT_COLUMNS,
     STUDY,
     StudyFacts,
     fingerprint,
@@ -43,6 +51,7 @@ from bench.study_record.provenance import (
 )
 
 EXPERIMENT = "bench/{study}"
+PLAN = "plan.txt"  # of a final run
 
 
 def find(store: RunStore, key: str) -> FoundStudy | None:
@@ -122,6 +131,11 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
         run_pages=store.connection.run_pages,
         overlap=facts.overlap,
         budget=found.tags.get("budget", "default"),
+        split=_split(store, found),
+        side=facts.side,
+        fit=facts.framing.fit,
+        deep=facts.framing.levels != AS_IT_IS.levels,
+        parts=_parts(store, done),
         baselines=_evidence_of_baselines(store, study, facts, of_baselines) if facts.baselines else None,
     )
     also = {name: _of_further(store, evidence, name, facts, runs) for name in facts.also_test}
@@ -130,6 +144,30 @@ def gather(store: RunStore, found: FoundStudy) -> "Evidence":
     whole = len(runs) + len(of_baselines) == wanted
     ended = [*done, *_done(of_baselines)]
     return replace(evidence, fingerprint=fingerprint(study, found.tags["bench.key"], ended) if whole else "")
+
+
+def _split(store: RunStore, found: FoundStudy) -> "pd.DataFrame":
+    """Return who trains on which image; empty where it was recorded before that was kept."""
+    import pandas as pd
+
+    if SPLIT not in json.loads(found.tags.get(FILES, "{}")):
+        return pd.DataFrame(columns=list(SPLIT_COLUMNS))
+    return from_csv(next(store.reader.read_all([found], SPLIT)), SPLIT_COLUMNS)
+
+
+def _parts(store: RunStore, done: list[FoundRun]) -> dict[str, tuple[str, ...]]:
+    """Return what the model's stages consist of, which is the same for all runs of a study."""
+    known = [run for run in done if PLAN in json.loads(run.tags.get(FILES, "{}"))]
+    if not known:
+        return {}
+    return parts_of_stages(next(store.reader.read_all(known[:1], PLAN)).decode())
+
+
+def parts_of_stages(plan: str) -> dict[str, tuple[str, ...]]:
+    """Return from the text of a run's plan the stages, and what the names in each begin with."""
+    _, _, behind = plan.partition("stages: ")
+    lines = (line.partition(": ") for line in behind.splitlines()[1:])
+    return {name: tuple(parts.split()) for name, _, parts in lines}
 
 
 def _done(runs: Iterable[FoundRun]) -> list[FoundRun]:

@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,8 @@ from bench.study_record.facts import (
     ONE_OF_SEVERAL,
     PICTURES,
     SIZES,
+    SPLIT,
+    SPLIT_COLUMNS,
     STUDY,
     PlannedStudy,
     StudyFacts,
@@ -33,9 +36,13 @@ from bench.study_record.provenance import (
     further_facts,
     provenance_of_plan,
 )
+from bench.system.csv_tables import to_csv
 from bench.tracking.frames import FoundStudy
 from bench.tracking.live_run import FILES
 from bench.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_PICTURES, SIDE = 500, 64  # test images kept, evenly spaced; pixels
 
@@ -68,6 +75,7 @@ def record(store: RunStore, run_id: str, plan: PlannedStudy, budget: str, *, siz
         for name, content in (
             (STUDY, as_yaml(plan.study).encode()),
             (FACTS, json.dumps(facts.as_json(), indent=2, ensure_ascii=False).encode()),
+            (SPLIT, to_csv(_split(plan)).encode()),
             (PICTURES, _zipped(_pictures(plan.dataset, plan.splits[1].test))),
         ):
             file = Path(folder) / name
@@ -89,6 +97,24 @@ def mark_as_asked_for(store: RunStore, found: FoundStudy) -> None:
 def is_recorded(found: FoundStudy, plan: PlannedStudy) -> bool:
     """Say whether what a report on this plan needs is kept with a study's run."""
     return found.tags.get("bench.record") == identity(plan)
+
+
+def _split(plan: PlannedStudy) -> "pd.DataFrame":
+    """Return a row for each image of any part: its name, class and part, and which seeds train on it."""
+    import pandas as pd
+
+    dataset, first = plan.dataset, plan.splits[1]
+    trains_on: dict[int, list[int]] = {}
+    for seed in range(1, plan.study.most_seeds + 1):
+        for index in plan.splits[seed].train:
+            trains_on.setdefault(int(index), []).append(seed)
+    parts = [("train", np.array(sorted(trains_on), dtype=int)), ("val", first.val), ("test", first.test)]
+    rows = [
+        (dataset.names[i], dataset.classes[dataset.labels[i]], part, " ".join(map(str, trains_on.get(i, []))))
+        for part, indices in parts
+        for i in indices.tolist()
+    ]
+    return pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
 
 
 def _pictures(dataset: Dataset, test: np.ndarray) -> dict[str, bytes]:

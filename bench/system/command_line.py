@@ -19,3 +19,15 @@ def with_home(word: str) -> str:
     if below is None:
         return shlex.quote(word) if not word.startswith("~/") else f"~/{shlex.quote(word[2:])}"
     return f"~/{shlex.quote(str(below))}" if below.parts else "~"
+
+
+def with_option(command: str, option: str, value: str) -> str:
+    """Return a command for a shell with an option at another value: `bench run a --seeds 9`."""
+    kept: list[str] = []
+    words = iter(shlex.split(command))
+    for word in words:
+        if word == option:
+            next(words, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return as_typed([*kept, option, value])

@@ -35,6 +35,7 @@ class FoundRun:
         tags: all tags.
         artifacts: the address of its files.
         curve_metrics: the names of what was measured at each evaluation.
+        ended: milliseconds since 1970; 0: not known.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class FoundRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: str = ""
     curve_metrics: frozenset[str] = frozenset()
+    ended: int = 0
 
     @property
     def failed_in_passing(self) -> bool:

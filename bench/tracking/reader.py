@@ -34,6 +34,7 @@ ENDED = {"FINISHED", "FAILED"}  # by themselves; a run that was interrupted is K
 PARENT = "mlflow.parentRunId"  # the tag that says below which run one is
 BASELINE = "baseline"  # the tag of the runs of baselines, by which they are told from those of strategies
 GENERATION = "bench.generation"  # the tag of an arm, and of its runs, since it was forgotten with --fresh
+EXAMPLES = "examples/"  # where a run keeps pictures of some test images
 READERS = 8  # files read from a server at a time
 
 
@@ -194,10 +195,13 @@ class Reader:
         return {key: read_scores(content) for key, content in zip(who, contents, strict=True)}
 
     def examples(self, runs: Sequence[FoundRun]) -> dict[tuple[str, int, str], bytes]:
-        """Return the pictures that runs of segmentation keep, by (strategy, seed, best, median or worst)."""
+        """Return the pictures that runs of segmentation keep, by (strategy, seed, name of the file)."""
+        kept = {run.run_id: json.loads(run.tags.get(FILES, "{}")) for run in runs}
+        names = sorted({n for files in kept.values() for n in files if n.startswith(EXAMPLES)})
         found: dict[tuple[str, int, str], bytes] = {}
-        for name in ("best", "median", "worst"):
-            for run, content in zip(runs, self.read_all(runs, f"examples/{name}.png"), strict=True):
+        for name in names:
+            having = [run for run in runs if name in kept[run.run_id]]
+            for run, content in zip(having, self.read_all(having, name), strict=True):
                 who = _who(run)
                 found[who["strategy"], who["seed"], name] = content
         return found
@@ -287,4 +291,5 @@ def _found(run: Any) -> FoundRun:
         tags=tags,
         artifacts=run.info.artifact_uri,
         curve_metrics=frozenset(n for n in run.data.metrics if n.startswith(CURVE)),
+        ended=run.info.end_time or 0,
     )

@@ -77,7 +77,8 @@ class TrainingSetup:
             deterministic=compute.deterministic,
             full_precision=study.training.precision == "fp32",
         )
-        self.stages = [stage.name for stage in self._build("pretrained", 0).stages]
+        stages = self._build("pretrained", 0).stages
+        self.stages, self._parts = [stage.name for stage in stages], [stage.parts for stage in stages]
         self.environment = describe(self.device)
         self.images = self.images_of(dataset)
         self.targets = targets_of(study, dataset, self.device)
@@ -184,9 +185,10 @@ class TrainingSetup:
         return tuple(self._route(model, plan, number, parts) for number in range(len(plan.phases)))
 
     def plan_text(self, arm: Arm, params: Mapping[str, Value]) -> str:
-        """Return an arm's matrix in words, with the names of the stages."""
+        """Return an arm's matrix in words, with the names of the stages, and of what each consists of."""
         plan = STRATEGIES[arm.strategy].plan(len(self.stages), params)
-        return f"{plan.matrix()}\nstages: {' '.join(self.stages)} · head\n"
+        parts = [f"{name}: {' '.join(own)}" for name, own in zip(self.stages, self._parts, strict=True)]
+        return "\n".join([plan.matrix(), f"stages: {' '.join(self.stages)} · head", *parts, ""])
 
     def forget_features(self) -> None:
         """Let go of the features in memory; those on disk stay."""

@@ -37,7 +37,8 @@ class DriftReference:
         """Return `stage/<depth>-<name>/change` and `.../cka` for each stage, as far as they are finite.
 
         A stage that no phase trains, behind none that was, has not moved: 0 and 1, without a computation.
-        `scratch` has no change, as it did not begin at these weights; its CKA says how like them it became.
+        `scratch` has no change, as it did not begin at these weights; its CKA says how much it came to
+        resemble them.
         """
         trained = [plan.has_moved(stage) for stage in range(plan.stages)]
         first = trained.index(True) if any(trained) else plan.stages

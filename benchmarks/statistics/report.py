@@ -77,9 +77,9 @@ def write(folder, tables, studies):
     """Write checks.csv, the tables behind it, report.md and the figure."""
     folder.mkdir(parents=True, exist_ok=True)
     found = checks(tables)
-    write_text(folder / "checks.csv", found.assign(value=found["value"].round(4)).to_csv(index=False))
+    write_text(folder / "checks.csv", found.to_csv(index=False))
     for name, table in tables.items():
-        write_text(folder / f"{name}.csv", table.round(4).to_csv(index=False))
+        write_text(folder / f"{name}.csv", table.to_csv(index=False))
     with theme():
         draw(tables["cells"], folder / "errors.png")
     write_text(folder / "report.md", page(found, tables["cells"], studies))

@@ -116,7 +116,7 @@ def test_a_family_of_studies():
             None,
             (
                 "The mean of full overtakes that of feature_extractor at about 50 labels "
-                "[20, none in range]; up to 1,000 labels full is not shown to stay ahead."
+                "[20, above 1,000]; up to 1,000 labels full is not shown to stay ahead."
             ),
         ),
         (
@@ -125,7 +125,7 @@ def test_a_family_of_studies():
             None,
             (
                 "The mean of full is above that of feature_extractor at every size from 10 to 1,000 labels "
-                "[20, none in range]; up to 1,000 labels full is not shown to stay ahead."
+                "[20, above 1,000]; up to 1,000 labels full is not shown to stay ahead."
             ),
         ),
         (
@@ -133,8 +133,8 @@ def test_a_family_of_studies():
             None,
             None,
             (
-                "full against feature_extractor: none in range; up to 1,000 labels its mean is not ahead "
-                "for good [20, none in range]."
+                "Up to 1,000 labels the mean of full does not stay above that of feature_extractor "
+                "[20, above 1,000]."
             ),
         ),
     ],
@@ -142,6 +142,31 @@ def test_a_family_of_studies():
 def test_no_more_is_said_than_the_interval_shows(outcome, labels, high, words):
     found = Crossover(*PAIR, outcome, labels, 20.0, high, 3)
     assert Efficiency("s", "q", "accuracy", SIZES, (), (), (found,), ()).words(found) == words
+
+
+@pytest.mark.parametrize(
+    ("others", "story"),
+    [
+        ([], "From about 50 labels on, full is ahead of feature_extractor."),
+        (
+            [Crossover("partial", "feature_extractor", "crosses", 30.0, 20.0, 40.0, 3)],
+            "From about 30 labels on, partial is ahead of feature_extractor.",
+        ),
+        (
+            [Crossover("partial", "feature_extractor", "ahead throughout", None, 0.0, 0.0, 3)],
+            "partial is ahead of feature_extractor at every size, from 10 labels to 1,000.",
+        ),
+    ],
+)
+def test_the_story_is_who_is_shown_to_be_ahead_first(others, story):
+    known = (Crossover(*PAIR, "crosses", 50.0, 20.0, 80.0, 3), *others)
+    assert Efficiency("s", "q", "accuracy", SIZES, (), (), known, ()).story == story
+
+
+def test_the_story_promises_nothing_that_is_not_shown():
+    open_ = (Crossover(*PAIR, "crosses", 50.0, 20.0, None, 3),)
+    found = Efficiency("s", "q", "accuracy", SIZES, (), (), open_, ())
+    assert found.story == "Up to 1,000 labels, nothing is shown to stay ahead of feature_extractor."
 
 
 def test_leads_are_the_paired_differences_of_each_size_and_are_drawn():

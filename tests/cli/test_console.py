@@ -85,6 +85,7 @@ def test_what_a_report_says_is_printed_and_not_read_as_markup(capsys, tmp_path):
         "table": {"headers": ["[red]", "b"], "rows": [["[/x]", "\x1b[2J"]]},
         "verdict": "[/]",
         "recommendation": {"sentence": "[bold]"},
+        "notes": ["[red]"],
         "ruling": {"outcome": "[i]", "sentence": "[u]"},
     }
     console.conclude(said, tmp_path, "nowhere")
@@ -138,7 +139,7 @@ def test_an_announcement_names_everything(capsys, grouped, said):
 def test_a_table_has_as_many_columns_as_there_is_room_for(monkeypatch, capsys, columns, shown):
     summary = summarise(make_evidence())
     headers, rows = table(summary)
-    said = {"study": "s", "table": {"headers": headers, "rows": rows}, "verdict": "v"}
+    said = {"study": "s", "table": {"headers": headers, "rows": rows}, "verdict": "v", "notes": []}
     monkeypatch.setattr(console, "terminal_width", lambda: columns)
     console.conclude(said, Path("there"), "nowhere")
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]

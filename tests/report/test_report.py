@@ -19,24 +19,30 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
+from reportlab.lib.enums import TA_LEFT, TA_RIGHT
 
-from bench.analysis.evidence import Evidence, canonical
+from bench.analysis.evidence import Evidence
 from bench.analysis.summary import summarise
 from bench.analysis.verdict import SMOKE_TEST
+from bench.core.text import plain
 from bench.core.versions import REPORT
 from bench.data.dataset import Rejected
 from bench.data.left_out import summarise as summarise_left_out
-from bench.report import export_formats, pdf
+from bench.report import export_formats, pdf, title_facts
 from bench.report.figures import errors_by_class, results, stages, studies, study_figures
+from bench.report.figures.base import Stamp
 from bench.report.figures.label_layout import spread
 from bench.report.figures.results import pareto
-from bench.report.figures.studies import NAMES as OVER_STUDIES
 from bench.report.figures.study_figures import FIGURES
 from bench.report.figures.style import (
     DARK,
+    DARK_SHADES,
+    LIGHT_SHADES,
     LOOKS,
     SPARE,
+    ink_on,
     look,
     theme,
 )
@@ -60,7 +66,8 @@ from tests.support.synthetic import (
 NAMES = tuple(name for name in FIGURES if name not in TASKS["segmentation"].figures)
 FILES = {
     MARK,
-    *("runs.csv", "trials.csv", "summary.json", "report.md", "report.pdf", "index.html"),
+    *("runs.csv", "trials.csv", "summary.json", "report.md", "report.pdf", "index.html", "card.png"),
+    "recipe.yaml",
     *(f"tables/{name}.csv" for name in ("results", "comparisons", "classes")),
     *("tables/results.tex", "tables/comparisons.tex"),
     *(f"figures/{name}.{form}" for name in NAMES for form in ("png", "svg", "csv")),
@@ -157,7 +164,7 @@ class TestStudyReport:
 
     def test_the_page_needs_nothing_but_itself(self, written):
         page = Page((written[1] / "index.html").read_text())
-        assert len(page.sources) == len(NAMES) + 1  # and the enlarged one, empty
+        assert len(page.sources) == len(NAMES) + 8 + 1  # and test images, and the enlarged one, empty
         assert all(source.startswith("data:") for source in page.sources)
         assert page.tags.count("script") == 1
         assert not {"link", "iframe", "object"} & set(page.tags)
@@ -168,7 +175,7 @@ class TestStudyReport:
 
     def test_every_link_of_the_page_leads_somewhere(self, written):
         page = Page((written[1] / "index.html").read_text())
-        local = [link for link in page.links if not link.startswith(Page.OWN)]
+        local = [link for link in page.links if not link.startswith((*Page.OWN, "#"))]
         assert len(local) >= 3 * len(NAMES)
         assert all((written[1] / link).is_file() for link in local)
 
@@ -186,7 +193,9 @@ class TestStudyReport:
         markdown = (folder / "report.md").read_text().replace("\\", "")
         for words in (
             summary.verdict,
-            summary.recommendation.sentence,
+            summary.recommendation.reason,
+            summary.settling.sentence,
+            summary.settling.command,
             summary.ruling.sentence,
             *summary.notes,
         ):
@@ -203,6 +212,10 @@ class TestStudyReport:
     def test_every_figure_has_words_for_who_cannot_see_it(self, written):
         evidence, folder = written
         alts = Page((folder / "index.html").read_text()).alts
+        assert alts[:8] == [
+            f"test image of {name}, {n} of 4" for name in ("ant", "bee") for n in (1, 2, 3, 4)
+        ]
+        alts = alts[8:]
         full = summarise(evidence).result("full").test
         assert f"full {full.value:.3f}" in alts[0]
         assert alts.pop() == ""  # what is enlarged gets the words of its figure
@@ -369,7 +382,7 @@ class TestSmokeTest:
     """It shows that everything works, and says so wherever its numbers are."""
 
     CLAIMS = re.compile(
-        "(is|be) (better|worse)|equivalent|undecided|could have seen|power 0|recommended|Use |Rule of thumb"
+        "(is|be) (better|worse)|equivalent|undecided|settle|power 0|recommended|Use |Rule of thumb"
         "|Bold:|Tinted|best by validation"
     )
 
@@ -416,6 +429,59 @@ class TestSmokeTest:
         assert not list(tmp_path.glob("figures/*"))
 
 
+class TestTop:
+    """What stands above everything else: what was asked of which data, the answer, three numbers."""
+
+    def test_on_what_the_study_ran(self):
+        made = make_evidence(images=20)
+        known = {"images": {"train images": 1200, "val images": 60, "test images": 20}, "classes": 2}
+        known |= {"computed on": ["cpu fp32"], "date": "2026-11-28", "seconds of all runs together": 1234}
+        said = dict(title_facts.facts(replace(made, provenance=known)))
+        assert said == {
+            "transfer": "tf_efficientnet_lite0 > photo_textures",
+            "images": "1,200 train, 60 val, 20 test",
+            "classes": "2",
+            "budget": "default: 5 trials for each of 3 seeds",
+            "device": "cpu fp32",
+            "date": "2026-11-28",
+            "computing time": "21 min",
+        }
+        assert set(dict(title_facts.facts(made))) == {"transfer", "budget"}, "what is not known is not said"
+
+    @pytest.mark.parametrize(
+        ("seconds", "words"), [(41, "41 s"), (1234, "21 min"), (3599, "60 min"), (11100, "3 h 05 min")]
+    )
+    def test_durations(self, seconds, words):
+        assert title_facts.duration(seconds) == words
+
+    def test_numbers_are_those_of_what_is_recommended(self):
+        summary = summarise(make_evidence(images=400))
+        name = summary.recommendation.strategy
+        score, parameters, seconds = title_facts.numbers(summary)
+        assert score.value == f"{summary.result(name).test.value:.3f}"
+        assert name in score.detail
+        assert parameters.value == "1,000"
+        assert seconds.name == "Seconds"
+
+    def test_a_smoke_test_has_no_numbers_and_claims_nothing(self):
+        summary = summarise(replace(make_evidence(images=20), budget="smoke"))
+        assert title_facts.numbers(summary) == []
+        assert title_facts.headline(summary) == "Smoke test"
+
+    def test_a_link_to_it_shows_a_card(self, written):
+        picture = Image.open(written[1] / "card.png")
+        assert picture.size == (1200, 630)
+        page = (written[1] / "index.html").read_text()
+        assert '<meta property="og:image" content="card.png">' in page
+        assert re.search('og:title" content="small_similar: Use [a-z_]+"', page)
+
+    def test_the_contents_lead_to_places_of_the_page(self, written):
+        page = (written[1] / "index.html").read_text()
+        places = re.findall(r'<a href="#([a-z]+)">', page)
+        assert places[:4] == ["verdict", "results", "recipe", "cost"]
+        assert all(f'id="{place}"' in page for place in places)
+
+
 class TestUnusual:
     """What may go wrong in a study gives a right report or says what is lacking."""
 
@@ -443,12 +509,15 @@ class TestUnusual:
 
 
 class TestTable:
-    def test_a_row_per_strategy_in_order(self):
-        headers, rows = table(summarise(make_evidence(failed=[("partial", 1)])))
-        assert [row[0] for row in rows] == list(LEVEL)
+    def test_a_row_per_strategy_the_best_on_test_first(self):
+        summary = summarise(make_evidence(failed=[("partial", 1)]))
+        headers, rows = table(summary)
+        means = [summary.result(row[0]).test_mean for row in rows]
+        assert means == sorted(means, reverse=True)
         assert {len(row) for row in rows} == {len(headers)}
-        assert "(1 failed" in rows[2][-1]
-        assert rows[0][2:6] == ["26", "130", "15 (3 pruned)", "1,000"]
+        by_name = {row[0]: row for row in rows}
+        assert "(1 failed" in by_name["partial"][-1]
+        assert by_name["scratch"][2:6] == ["26", "130", "15 (3 pruned)", "1,000"]
         verdicts = [row[-1].split(" (")[0] for row in rows]
         assert sum(verdict.split(", ")[0] == "best" for verdict in verdicts) == 1
         assert sum(verdict.endswith(", recommended") for verdict in verdicts) == 1
@@ -482,6 +551,18 @@ class TestPdf:
             words = [word for line in lines for word in (line.words if hasattr(line, "words") else line[1])]
             assert " ".join(words).split() == cell.getPlainText().split()
 
+    def test_it_has_the_date_of_the_numbers_and_numbers_its_pages(self):
+        story = [pdf.paragraph("word " * 3000)]
+        content = pdf.document("a", story, "2026-11-28")
+        assert b"/CreationDate (D:20261128" in content
+        assert content == pdf.document("a", [pdf.paragraph("word " * 3000)], "2026-11-28")
+        assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") > 1
+
+    def test_numbers_are_aligned(self):
+        made = pdf.table(["Study", "n", "p"], [["a", "2,000", "< 0.001"], ["b", "7", "\N{EN DASH}"]])
+        sides = [cell.style.alignment for cell in made._cellvalues[1]]
+        assert sides == [TA_LEFT, TA_RIGHT, TA_RIGHT]
+
 
 class TestOverview:
     def test_files_links_and_verdicts(self, tmp_path):
@@ -491,32 +572,44 @@ class TestOverview:
         assert set(contents(tmp_path)) == {
             *(MARK, "summary.json", "report.md", "report.pdf", "index.html"),
             *(f"tables/{name}.{form}" for name in ("overview", "rules") for form in ("csv", "tex")),
-            *(f"figures/{name}.{form}" for name in OVER_STUDIES for form in ("png", "svg", "csv")),
+            *(
+                f"figures/{name}.{form}"
+                for name in ("overview", "costs", "ranks")
+                for form in ("png", "svg", "csv")
+            ),
         }
         page = Page((tmp_path / "index.html").read_text())
         assert {f"../{study.name}/index.html" for study in studies} <= set(page.links)
-        assert all(summary.verdict in page.text for _, summary in summaries)
+        assert all(summary.recommendation.sentence in page.text for _, summary in summaries)
+        assert "The rule of thumb is" in page.text
         assert len(json.loads((tmp_path / "summary.json").read_text())["studies"]) == 3
 
-    def test_who_is_far_behind_does_not_set_the_colours(self, monkeypatch):
+    def test_who_is_far_behind_is_an_arrow_and_does_not_set_the_scale(self, monkeypatch):
         figures = catch(monkeypatch, studies)
+        summary = summarise(make_evidence(level=LEVEL | {"scratch": -3.0}, images=400))
         with theme():
-            studies.of_studies([summarise(make_evidence(level=LEVEL | {"scratch": -3.0}))])
-        cells = figures["heatmap"].axes[0].collections[0]
-        assert cells.get_clim() == (-0.1, 0)
-        assert cells.colorbar.extend == "min"
+            studies.of_studies([summary])
+        (axes,) = figures["overview"].axes
+        assert axes.get_xlim()[0] > summary.result("scratch").test.high
+        assert [line.get_marker() for line in axes.lines].count("<") == 1
 
-    def test_where_lower_is_better_the_lowest_is_the_darkest(self, monkeypatch):
+    def test_where_lower_is_better_the_lowest_comes_first(self, monkeypatch):
         lower = replace(METRICS["accuracy"], direction="lower")
         monkeypatch.setitem(METRICS._records, "accuracy", lower)
         figures, summary = catch(monkeypatch, studies), summarise(make_evidence())
         with theme():
             (drawn, *_) = studies.of_studies([summary])
-        behind = figures["heatmap"].axes[0].collections[0].get_array().ravel()
         lowest = min(summary.results, key=lambda result: result.test.value)
-        assert canonical(r.strategy for r in summary.results)[behind.argmax()] == lowest.strategy
-        assert behind.max() == 0
+        assert figures["overview"].axes[0].get_yticklabels()[0].get_text() == lowest.strategy
         assert f"{summary.study}: {lowest.strategy}" in drawn.alt
+
+    def test_ranks_are_drawn_where_they_tell_something_apart(self):
+        level = dict(zip(LEVEL, (-1.0, 0.0, 0.7, 1.4, 2.4), strict=True))
+        one = summarise(make_evidence(images=300, level=level))
+        apart = [replace(one, study=name, data_digest=name) for name in "abcdefgh"]
+        with theme():
+            names = [[p.name for p in studies.of_studies(some)] for some in (apart, apart[:2])]
+        assert ["ranks" in each for each in names] == [True, False]
 
 
 class TestPreview:
@@ -598,6 +691,55 @@ class TestForms:
         assert max(too_wide, default=0) < 3
 
 
+class TestFrame:
+    """Every figure says what it shows to be so, what it is of, and whose it is: it may be shown alone."""
+
+    def test_in_both_forms_and_nothing_lies_over_it(self, monkeypatch):
+        figures, made = catch(monkeypatch, results), make_evidence(images=60)
+        evidence = replace(made, provenance=made.provenance | {"date": "2026-11-28"})
+        summary = summarise(evidence)
+        with theme():
+            picture = results.cost(summary).rendered(study_figures.stamp_of(evidence, summary))
+        figure = figures["cost"]
+        texts = [text.get_text() for text in figure.texts]
+        assert "tf_efficientnet_lite0 > photo_textures \N{MIDDLE DOT} 60 test images, 3 seeds" in texts
+        assert texts[-1].startswith("small_similar \N{MIDDLE DOT} bench ")
+        assert texts[-1].endswith("2026-11-28")
+        assert picture.finding
+        words = [text.get_window_extent() for text in figure.texts]
+        legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+        assert not any(axes.overlaps(box) for box in (*words, legend))
+        assert not any(legend.overlaps(box) for box in words)
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in words)
+
+    def test_a_long_finding_is_wrapped(self):
+        words = {"name": "a", "title": "b", "caption": "c", "alt": "d", "finding": "so it is " * 9}
+        with theme():
+            figure = Figure(figsize=(3, 2), layout="constrained")
+            figure.add_subplot().plot([1, 2])
+            results.take(figure, pd.DataFrame(), **words).rendered(Stamp("e", "f"))
+        assert all(text.get_window_extent().x1 <= figure.bbox.width for text in figure.texts)
+
+    def test_letters_on_every_shade_can_be_read_on_both_pages(self):
+        for place, (light, dark) in enumerate(zip(LIGHT_SHADES, DARK_SHADES, strict=True)):
+            ink = ink_on((place + 0.5) / len(LIGHT_SHADES))
+            assert contrast(light, ink) >= 4.5
+            assert contrast(dark, DARK[ink]) >= 4.5
+
+    def test_a_matrix_is_dark_on_a_dark_page(self, written):
+        text = (written[1] / "figures" / "confusion.svg").read_text()
+        rules, drawing = re.search(r"<style>(.*?)</style>(.*)", text, re.DOTALL).groups()
+        assert LIGHT_SHADES[0] in drawing
+        assert f"{{fill:{DARK_SHADES[0]}!important}}" in rules
+        assert "<image" not in drawing  # of the colour bar, whose colours could not be exchanged
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(1e-5, "0.00001"), (0.3, "0.3"), (1.0, "1"), (2e4, "20,000"), (1234.5, "1,234.5")]
+    )
+    def test_no_number_has_an_exponent(self, value, text):
+        assert plain(value) == text
+
+
 class TestLooks:
     def test_every_strategy_has_its_own_look_and_keeps_it(self):
         looks = [look(name) for name in LEVEL]
@@ -669,6 +811,18 @@ class TestCost:
         assert axes.get_ylim()[0] > scratch + 0.15
         assert f"scratch {scratch:.3f}" in [text.get_text() for text in axes.texts]
         assert "On the lower edge" in picture.caption
+
+    def test_nobody_is_on_the_edge_whom_the_axis_reaches(self):
+        """Behind by more than `FAR`, but within the interval of one that is not."""
+        summary = summarise(make_evidence(level=LEVEL | {"scratch": 0.0}, images=400))
+        scratch = summary.result("scratch").test_mean
+        assert max(result.test_mean for result in summary.results) - scratch > results.FAR
+        assert results.far_behind(summary) == ["scratch"]
+        wide = [
+            replace(r, test=replace(r.test, low=scratch)) if r.strategy == "full" else r
+            for r in summary.results
+        ]
+        assert results.far_behind(replace(summary, results=tuple(wide))) == []
 
     def test_where_lower_is_better_far_behind_is_above(self, monkeypatch):
         lower = replace(METRICS["accuracy"], direction="lower")

@@ -9,7 +9,7 @@ from bench.study_record.provenance import provenance_of_runs
 
 
 def run_on(**environment):
-    return SimpleNamespace(tags={"bench.environment": json.dumps(environment)})
+    return SimpleNamespace(tags={"bench.environment": json.dumps(environment)}, ended=1_764_290_000_000)
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,19 @@ def run_on(**environment):
 def test_different_hardware_is_named(environments, named):
     store = SimpleNamespace(connection=SimpleNamespace(uri="sqlite:///a.db"))
     runs = [run_on(**environment) for environment in environments]
-    assert provenance_of_runs(store, runs, 1.0).get("different hardware") == named
+    found = provenance_of_runs(store, runs, 1.0)
+    assert found.get("different hardware") == named
+    assert found.get("date") == ("2025-11-28" if runs else None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:////home/me/.bench/mlflow.db", "sqlite:mlflow.db"),
+        ("file:///home/me/mlruns", "file:mlruns"),
+        ("http://server:5000", "http://server:5000"),
+    ],
+)
+def test_a_store_is_named_without_its_folders(uri, shown):
+    store = SimpleNamespace(connection=SimpleNamespace(uri=uri))
+    assert provenance_of_runs(store, [], 1.0)["tracking store"] == shown

@@ -130,6 +130,12 @@ def test_what_was_recorded_comes_back(store, recorded):
     plan, run_id = recorded
     evidence = read.gather(store, read.find(store, plan.key))
     assert list(evidence.images) == list(NAMES[3:])
+    assert evidence.split.to_numpy().tolist() == [
+        *([NAMES[n], ("ant", "bee")[n % 2], "train", "1 2"] for n in (0, 1)),
+        [NAMES[2], "ant", "val", ""],
+        *([NAMES[n], ("ant", "bee")[n % 2], "test", ""] for n in (3, 4, 5)),
+    ]
+    assert (evidence.side, evidence.fit, evidence.deep) == (80, "crop", False)
     pictures = [Image.open(io.BytesIO(content)) for content in evidence.images.values()]
     assert {picture.size for picture in pictures} == {(64, 64)}
     assert evidence.provenance["near-duplicates across parts"] == (
@@ -256,11 +262,14 @@ def test_fewer_images_than_asked_for_are_a_fact():
     assert said == "asked for 9 test images, 3 are left"
 
 
-def test_folders_are_named_as_seen_from_the_current_one(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert provenance._seen_from_here(str(tmp_path / "images")) == "../images"
-    assert provenance._seen_from_here("package elpv-dataset 1.0") == "package elpv-dataset 1.0"
+def test_no_folder_of_this_machine_is_named(tmp_path):
+    plan = make_plan(target={"data": "toy"})
+    said = [
+        provenance.provenance_of_plan(replace(plan, dataset=replace(plan.dataset, origin=origin)), [])
+        for origin in (str(tmp_path / "images"), "package elpv-dataset 1.0")
+    ]
+    assert [each.get("data origin") for each in said] == [None, "package elpv-dataset 1.0"]
+    assert str(tmp_path) not in str(said)
 
 
 @pytest.mark.parametrize(

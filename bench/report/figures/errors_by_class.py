@@ -10,19 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, UnidentifiedImageError
 
+from bench.analysis.comparisons import signed
 from bench.analysis.errors_by_class import Confused, confusion
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import Summary
-from bench.report.figures.base import Picture, take
+from bench.report.figures.base import Drawing, take
 from bench.report.figures.results import metric_name, name_rows
 from bench.report.figures.style import (
     GRID,
     MUTED,
-    ON_DARK,
-    ON_LIGHT,
     SMALL,
     WIDTH,
+    ink_on,
     look,
+    shades,
     short,
 )
 from bench.study.tasks import TASKS
@@ -33,7 +34,7 @@ PAIRS = 6
 BARS = 24  # classes drawn by gain: the highest and the lowest
 
 
-def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
+def matrix(evidence: Evidence, summary: Summary) -> Drawing | None:
     """The confusion matrix of the best strategy; None without predictions."""
     counts = confusion(evidence, summary.best) if summary.best else pd.DataFrame()
     if counts.empty:
@@ -47,7 +48,7 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
     sns.heatmap(
         shown,
         ax=axes,
-        cmap="Blues",
+        cmap=shades(),
         vmin=0,
         vmax=1,
         linewidths=0.5,
@@ -69,6 +70,7 @@ def matrix(evidence: Evidence, summary: Summary) -> Picture | None:
         counts,
         name="confusion",
         title=f"What {summary.best} confuses",
+        finding=_most_often(summary.confused[0]) if summary.confused else "",
         caption=f"Test images, all seeds: of each class (row) the share taken as each (column).{every}",
         alt="Confusion matrix. Most confused: "
         + ("; ".join(_pair_words(p) for p in summary.confused[:5]) or "none")
@@ -102,17 +104,20 @@ def _shares(counts: pd.DataFrame, names: list[str]) -> np.ndarray:
 def _write_shares(axes: Axes, shares: np.ndarray) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.005:
-            ink = ON_DARK if share > 0.5 else ON_LIGHT
-            axes.text(
-                column + 0.5, row + 0.5, f"{share:.2f}", ha="center", va="center", fontsize=7, color=ink
-            )
+            place = (column + 0.5, row + 0.5)
+            ink = ink_on(float(share))
+            axes.text(*place, f"{share:.2f}", ha="center", va="center", fontsize=7, color=ink)
 
 
 def _pair_words(pair: Confused) -> str:
     return f"{pair.share:.0%} of {short(pair.target)} taken for {short(pair.prediction)}"
 
 
-def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
+def _most_often(pair: Confused) -> str:
+    return f"{short(pair.target)} is most often taken for {short(pair.prediction)}: {pair.share:.0%}"
+
+
+def pairs(evidence: Evidence, summary: Summary) -> Drawing | None:
     """The most confused pairs of classes as bars, with the images mistaken, where they are at hand."""
     shown = summary.confused[:PAIRS]
     if not shown:
@@ -149,6 +154,7 @@ def pairs(evidence: Evidence, summary: Summary) -> Picture | None:
         data,
         name="confused_pairs",
         title=f"The classes that {summary.best} confuses most",
+        finding=_most_often(shown[0]),
         caption="Class \N{RIGHTWARDS ARROW} what it is taken for, with the share of its predictions, all "
         f"seeds together.{beside}",
         alt="; ".join(_pair_words(pair) for pair in shown) + ".",
@@ -165,7 +171,7 @@ def _opened(picture: bytes | None) -> np.ndarray | None:
         return None
 
 
-def gain(evidence: Evidence, summary: Summary) -> Picture | None:
+def gain(evidence: Evidence, summary: Summary) -> Drawing | None:
     """The gain of the best strategy over another by class; None where there is no other."""
     known = sorted(
         ((c, c.gain) for c in summary.classes if c.gain is not None),
@@ -201,6 +207,7 @@ def gain(evidence: Evidence, summary: Summary) -> Picture | None:
         data,
         name="gain_by_class",
         title=f"Where {summary.best} gains over {summary.gain_over}",
+        finding=f"{summary.best} gains most on {short(shown[0][0].name)} ({signed(shown[0][1].value)})",
         caption=f"Difference in {task.class_score_in_words}; "
         "line: 95 % interval, for the class alone and not corrected for the number of "
         f"classes{unseen}.{left_out}",

@@ -70,6 +70,7 @@ def label_right(axes: Axes, labels: Sequence[Label]) -> None:
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
+                "linestyle": (0, (1, 2)),  # no curve of the figure is dotted
                 "color": label.colour,
                 "linewidth": 0.7,
                 "alpha": 0.5,

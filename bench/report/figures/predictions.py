@@ -1,7 +1,9 @@
-"""Figures of some tasks: the best, median and worst test image of each strategy; the score by class."""
+"""Figures of some tasks: what each strategy predicts for the same test images; the score by class."""
 
 import io
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,18 +15,17 @@ from PIL import Image
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import Summary
 from bench.data.mask_colours import colours
-from bench.report.figures.base import Picture, take
+from bench.report.figures.base import Drawing, take
 from bench.report.figures.style import (
+    INK,
     MUTED,
     SMALL,
-    WIDE,
     WIDTH,
     look,
     short,
 )
 from bench.study.tasks import TASKS
 
-RANKS = ("best", "median", "worst")
 NAME, SWATCH, LETTER = (
     20,
     0.5,
@@ -32,48 +33,90 @@ NAME, SWATCH, LETTER = (
 )  # of the legend: most letters of a class; inches of its colour, of a letter
 
 
-def examples(evidence: Evidence, summary: Summary) -> Picture | None:
-    """A row for each strategy: image, truth and prediction of three test images of its first seed."""
-    seeds = {name: seed for name, seed, _ in sorted(evidence.examples, reverse=True)}
-    shown = [result.strategy for result in summary.results if result.strategy in seeds]
-    if not shown:
+def examples(evidence: Evidence, summary: Summary) -> Drawing | None:
+    """Some test images, their truth, and what each strategy's first seed predicts for them, in a row each."""
+    shown = _common_examples(evidence, [result.strategy for result in summary.ranked])
+    if not shown.images:
         return None
-    figure = Figure(figsize=(WIDE, 0.8 + 0.95 * len(shown)), layout="constrained")
-    grid = figure.subplots(len(shown), len(RANKS), squeeze=False)
-    rows: list[tuple[str, int, str, str, float]] = []
-    classes: list[str] = []
-    for line, strategy in zip(grid, shown, strict=True):
-        for axes, rank in zip(line, RANKS, strict=True):
-            with Image.open(io.BytesIO(evidence.examples[strategy, seeds[strategy], rank])) as picture:
-                classes, image = json.loads(picture.info["classes"]), str(picture.info["image"])
-                axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")
-            rows.append(
-                (strategy, seeds[strategy], rank, image, _iou(evidence, strategy, seeds[strategy], image))
-            )
-            axes.set_title(f"{rank}, mean IoU {rows[-1][-1]:.2f}", fontsize=SMALL, pad=3)
-            _bare(axes)
-        line[0].set_ylabel(short(strategy, 17), fontsize=SMALL, color=look(strategy).colour)
-    _name_colours(figure, classes)
-    data = pd.DataFrame(rows, columns=["strategy", "seed", "rank", "image", "mean_iou"])
-    words = "; ".join(f"{r.strategy} {r.rank} {r.mean_iou:.2f}" for r in data.itertuples())
+    rows = ["image", "truth", *shown.strategies]
+    columns = len(shown.images)
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    data = []
+    for column, image in enumerate(shown.images):
+        for line, row in zip(grid, rows, strict=True):
+            strategy = row if row in shown.strategies else shown.strategies[0]
+            picture = shown.pictures[strategy, image]
+            tile = _tile(picture, {"image": 0, "truth": 1}.get(row, 2))
+            line[column].imshow(tile, interpolation="nearest")
+            _bare(line[column])
+            if row in shown.strategies:
+                iou = _iou(evidence, row, shown.seeds[row], image)
+                line[column].set_title(f"mean IoU {iou:.2f}", fontsize=SMALL, pad=3)
+                data.append((row, shown.seeds[row], image, iou))
+    for line, row in zip(grid, rows, strict=True):
+        colour = look(row).colour if row in shown.strategies else INK
+        line[0].set_ylabel(short(row, 17), fontsize=SMALL, color=colour)
+    _name_colours(figure, shown.classes)
+    table = pd.DataFrame(data, columns=["strategy", "seed", "image", "mean_iou"])
+    means = table.groupby("strategy", sort=False)["mean_iou"].mean()
+    words = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in own)}" for name, own in _by_strategy(table))
     return take(
         figure,
-        data,
+        table,
         name="examples",
-        title="Best, median and worst test images",
-        caption="Each picture: the image, its true mask, the predicted mask where there is a label. Of the "
-        "first seed of each strategy, by the mean IoU of the image alone. White: no label, counted nowhere.",
-        alt=f"Image, truth and prediction side by side, with the image's mean IoU: {words}.",
-        wide=True,
+        title="The same test images for every strategy",
+        finding=f"On these images {means.idxmax()} comes closest to the truth: mean IoU {means.max():.2f}",
+        caption="Images that were not chosen by any result. Predictions of the first seed of each strategy, "
+        "with the mean IoU of the image alone. White: no label, counted nowhere.",
+        alt=f"Predictions for the same {columns} images, with the image's mean IoU: {words}.",
     )
 
 
-def score_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
+@dataclass(frozen=True)
+class _Shown:
+    """The strategies and images of which all pictures are there, and these, by strategy and image."""
+
+    strategies: Sequence[str]
+    images: Sequence[str]
+    seeds: Mapping[str, int]
+    classes: list[str]
+    pictures: Mapping[tuple[str, str], np.ndarray]
+
+
+def _common_examples(evidence: Evidence, order: Sequence[str]) -> _Shown:
+    """Return what can be set side by side: of each strategy's first seed, the images that all have."""
+    seeds = {name: seed for name, seed, _ in sorted(evidence.examples, reverse=True)}
+    strategies = [name for name in order if name in seeds]
+    pictures: dict[tuple[str, str], np.ndarray] = {}
+    classes: list[str] = []
+    for (name, seed, _), content in sorted(evidence.examples.items()):
+        if name in strategies and seed == seeds[name]:
+            with Image.open(io.BytesIO(content)) as picture:
+                classes = json.loads(picture.info["classes"])
+                pictures[name, str(picture.info["image"])] = np.asarray(picture.convert("RGB"))
+    of_each = [{image for name, image in pictures if name == strategy} for strategy in strategies]
+    images = sorted(set.intersection(*of_each)) if of_each else []
+    return _Shown(strategies, images, seeds, classes, pictures)
+
+
+def _tile(picture: np.ndarray, place: int) -> np.ndarray:
+    """Return the image, the truth or the prediction of a picture that has them side by side."""
+    side = picture.shape[0]
+    left = (0, (picture.shape[1] - side) // 2, picture.shape[1] - side)[place]
+    return picture[:, left : left + side]
+
+
+def _by_strategy(table: pd.DataFrame) -> list[tuple[str, list[float]]]:
+    return [(str(name), own.tolist()) for name, own in table.groupby("strategy", sort=False)["mean_iou"]]
+
+
+def score_by_class(evidence: Evidence, summary: Summary) -> Drawing | None:
     """The score of each class: a row for the class, a marker for each strategy."""
     if not summary.classes:
         return None
     score = TASKS[evidence.study.task].class_score
-    names = [result.strategy for result in summary.results]
+    names = [result.strategy for result in summary.ranked]
     data = pd.DataFrame(
         [(c.name, name, c.recall[name]) for c in summary.classes for name in names if name in c.recall],
         columns=["class", "strategy", "score"],
@@ -111,10 +154,19 @@ def score_by_class(evidence: Evidence, summary: Summary) -> Picture | None:
         data,
         name="score_by_class",
         title=f"{score} by class",
+        finding=_hardest(data, score),
         caption=f"On test, {TASKS[evidence.study.task].class_score_in_words}; mean over seeds; the classes "
         "that show most first.",
         alt=f"{score} by class and strategy, lowest to highest class: {words}.",
     )
+
+
+def _hardest(data: pd.DataFrame, score: str) -> str:
+    """Say which class is hardest for whoever is best at it."""
+    best = data.groupby("class", sort=False)["score"].max()
+    if best.empty:
+        return ""
+    return f"{short(str(best.idxmin()))} is the hardest class: {score} {best.min():.2f} at best"
 
 
 def _name_colours(figure: Figure, classes: list[str]) -> None:

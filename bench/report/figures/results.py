@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from bench.analysis.evidence import Evidence, of_done
 from bench.analysis.results import Result
 from bench.analysis.summary import Summary
+from bench.core.text import plain
 from bench.report import tables
-from bench.report.figures.base import Picture, take
+from bench.report.figures.base import Drawing, take
 from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.style import (
     GRID,
@@ -34,7 +35,9 @@ COST_COLUMNS = (
     *("strategy", "value", "low", "high"),
     *("cached_seconds", "uncached_seconds", "with_tuning_seconds"),
 )
-FAR = 0.15  # behind the highest: such a strategy would set the scale and hide how the others differ
+FAR = 0.15  # behind the best: such a strategy would set the scale and hide how the others differ
+ROOM = 0.15  # of what the others take, left below them
+CHEAPER = 1.2  # times: less is no difference in cost
 BESIDE = ("axes fraction", "data")  # x as a share of the axes, y in rows
 COSTS = {  # what is counted, to how its marker is filled
     "one run, frozen features at hand": "full",
@@ -48,17 +51,18 @@ def metric_name(summary: Summary) -> str:
     return METRICS[summary.metric].label
 
 
-def accuracy(evidence: Evidence, summary: Summary) -> Picture:
+def accuracy(evidence: Evidence, summary: Summary) -> Drawing:
     """Every seed, the mean and the 95 % interval of each strategy, with the numbers beside."""
-    results, metric = summary.results, metric_name(summary)
+    results, metric = summary.ranked, metric_name(summary)
     figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(results)), layout="constrained")
     axes = figure.add_subplot()
-    done = evidence.done
+    done, far = evidence.done, far_behind(summary)
     rows: list[tuple[Any, ...]] = []
     for place, result in enumerate(results):
         mine = done[done["strategy"] == result.strategy]
         seeds = mine[f"test_{summary.metric}"].astype(float).tolist()
-        draw_result(axes, place, result, seeds)
+        if result.strategy not in far:
+            draw_result(axes, place, result, seeds)
         axes.annotate(
             describe(result),
             (1.02, place),
@@ -74,6 +78,7 @@ def accuracy(evidence: Evidence, summary: Summary) -> Picture:
         ]
         if result.test:
             rows.append((result.strategy, "mean", None, result.test.value, result.test.low, result.test.high))
+    put_on_the_edge(axes, results, far, METRICS[summary.metric].sign)
     name_rows(axes, [result.strategy for result in results])
     axes.set_xlabel(f"test {metric}")
     scores = "; ".join(f"{result.strategy} {tables.score(result)}" for result in results)
@@ -84,8 +89,10 @@ def accuracy(evidence: Evidence, summary: Summary) -> Picture:
         ),
         name="accuracy",
         title=f"Test {metric} by strategy",
+        finding=summary.finding,
         caption="Small dots: one per seed. Marker and bar: mean and 95 % interval over seeds and test "
-        f"images together.{' Bold: not shown to be worse than the best.' * bool(summary.not_worse)}",
+        f"images together.{' Bold: not shown to be worse than the best.' * bool(summary.not_worse)}"
+        f"{on_the_edge(far, METRICS[summary.metric].sign)}",
         alt=f"Mean test {metric} with 95 % interval: {scores}.",
     )
 
@@ -102,6 +109,40 @@ def draw_result(axes: Axes, place: float, result: Result, seeds: Sequence[float]
         axes.plot(
             result.test.value, place, style.marker, color=style.colour, markersize=7, markeredgecolor=PAPER
         )
+
+
+def far_behind(summary: Summary) -> list[str]:
+    """Return the strategies so far behind that they would set the scale and hide how the others differ."""
+    sign = METRICS[summary.metric].sign
+    known = [result for result in summary.results if result.test_mean is not None]
+    scores = {result.strategy: sign * float(result.test_mean or 0.0) for result in known}
+    edge = max(scores.values(), default=0.0) - FAR
+    near = [result for result in known if scores[result.strategy] >= edge]
+    ends = [sign * end for r in near if r.test for end in (r.test.low, r.test.high)]
+    lowest = min(ends) - ROOM * (max(ends) - min(ends)) if ends else edge  # where the axis ends
+    return [name for name, score in scores.items() if score < min(edge, lowest)]
+
+
+def put_on_the_edge(axes: Axes, results: Sequence[Result], far: Sequence[str], sign: int) -> None:
+    """Draw those far behind on the edge of a figure with a row for each, so that they don't set its scale."""
+    near = [r.test for r in results if r.strategy not in far and r.test]
+    if not far or not near:
+        return
+    low, high = min(test.low for test in near), max(test.high for test in near)
+    room = ROOM * (high - low)
+    under, over = (room, room / 2)[::sign]
+    axes.set_xlim(low - under, high + over)
+    edge, marker = (0.02, "<") if sign > 0 else (0.98, ">")
+    for place, result in enumerate(results):
+        if result.strategy in far:
+            colour, across = look(result.strategy).colour, axes.get_yaxis_transform()
+            axes.plot(edge, place, marker, color=colour, markersize=7, transform=across)
+
+
+def on_the_edge(far: Sequence[str], sign: int) -> str:
+    """Say what an arrow on the edge of such a figure means; nothing where there is none."""
+    side = "left" if sign > 0 else "right"
+    return f" Arrow on the {side} edge: more than {FAR:g} behind the best." if far else ""
 
 
 def name_rows(axes: Axes, strategies: Sequence[str]) -> None:
@@ -122,7 +163,7 @@ def describe(result: Result) -> str:
     return f"no result: {result.failed} failed" if result.failed else "not run"
 
 
-def curves(evidence: Evidence, summary: Summary) -> Picture:
+def curves(evidence: Evidence, summary: Summary) -> Drawing:
     """The validation metric by step: mean over seeds as a line, lowest to highest seed as a band."""
     metric, value = metric_name(summary), f"val_{summary.metric}"
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
@@ -156,9 +197,30 @@ def curves(evidence: Evidence, summary: Summary) -> Picture:
         data,
         name="curves",
         title=f"Validation {metric} by optimisation step",
+        finding=_reached(data, summary),
         caption=f"Final runs with the {chosen} hyperparameters. Line: mean over seeds; band: lowest to "
         "highest seed.",
-        alt=f"Learning curves: validation {metric} of each strategy by optimisation step.",
+        alt=f"Learning curves: validation {metric}, first and last: {_ends(data) or 'nothing is known'}.",
+    )
+
+
+def _reached(data: pd.DataFrame, summary: Summary) -> str:
+    """Say when the best strategy comes close to its highest value."""
+    own = data[data["strategy"] == summary.best]
+    if own.empty:
+        return ""
+    sign = METRICS[summary.metric].sign
+    best = (sign * own["mean"]).max()
+    near = own[sign * own["mean"] >= best - summary.margin].iloc[0]
+    return f"{summary.best} is within {summary.margin:g} of its best after {int(near['step']):,} steps"
+
+
+def _ends(data: pd.DataFrame) -> str:
+    ends = data.groupby("strategy", sort=False)
+    return "; ".join(
+        f"{name} {own['mean'].iloc[0]:.3f} after {own['step'].iloc[0]:,} steps, "
+        f"{own['mean'].iloc[-1]:.3f} after {own['step'].iloc[-1]:,}"
+        for name, own in ends
     )
 
 
@@ -173,15 +235,14 @@ def finish(axes: Axes, labels: Sequence[Label], nothing: str = "no final run is 
         axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", color=MUTED)
 
 
-def cost(summary: Summary) -> Picture:
+def cost(summary: Summary) -> Drawing:
     """Seconds against the test metric: with frozen features at hand, without, and with the tuning."""
     metric = metric_name(summary)
     data = _costs(summary)
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.add_subplot()
     sign = METRICS[summary.metric].sign
-    scores = sign * data["value"]
-    far = scores < scores.max() - FAR
+    far = data["strategy"].isin(far_behind(summary))
     labels = _draw_costs(axes, data, far, sign)
     front = data[data["on_front"]].sort_values("uncached_seconds")
     if len(front) > 1:
@@ -218,12 +279,26 @@ def cost(summary: Summary) -> Picture:
         data,
         name="cost",
         title=f"Cost against test {metric}",
+        finding=_dearest(data),
         caption="Seconds of training and evaluation. Filled: one final run that finds its frozen "
         "features in the store. Half filled: one that computes them, with the 95 % interval of its score; "
         "the same where nothing is frozen. Hollow: all trials of a seed, the best of which it is; frozen "
         f"features are computed once.{below}{line if len(front) > 1 else ''}",
         alt=f"Seconds against test {metric}: {words or 'nothing is known'}.",
     )
+
+
+def _dearest(data: pd.DataFrame) -> str:
+    """Say by how much the dearest strategy costs more than the cheapest."""
+    if len(data) < 2:
+        return ""
+    by_cost = data.sort_values("with_tuning_seconds", kind="stable")
+    first, last = by_cost.iloc[0], by_cost.iloc[-1]
+    times = last["with_tuning_seconds"] / first["with_tuning_seconds"]
+    if times < CHEAPER:
+        return "All strategies cost about as much"
+    dearer = f"{times:,.{0 if times >= 10 else 1}f} times the seconds of {first['strategy']}"
+    return f"{last['strategy']} takes {dearer}"
 
 
 def _costs(summary: Summary) -> pd.DataFrame:
@@ -257,7 +332,7 @@ def _draw_costs(axes: Axes, data: pd.DataFrame, far: "pd.Series[bool]", sign: in
     near = data[~far]
     if far.any():
         low, high = near["low"].min(), near["high"].max()
-        edge = (high - low) * 0.15
+        edge = ROOM * (high - low)
         under, over = (edge, edge / 2)[::sign]
         axes.set_ylim(low - under, high + over)
     labels = []
@@ -305,5 +380,5 @@ def name_seconds(axes: Axes) -> None:
 
 def plain_numbers(axis: Axis) -> None:
     """Write 0.001 and 1,000 on a logarithmic axis, which by default has powers of ten in TeX."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())

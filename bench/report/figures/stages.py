@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.evidence import Evidence
-from bench.report.figures.base import Picture, take
+from bench.report.figures.base import Drawing, take
 from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.results import plain_numbers
 from bench.report.figures.style import WIDE, look, short
@@ -15,7 +15,7 @@ from bench.report.figures.style import WIDE, look, short
 MEASURES = {"change": "relative change of the weights", "cka": "CKA with the pretrained features"}
 
 
-def moved(evidence: Evidence) -> Picture | None:
+def moved(evidence: Evidence) -> Drawing | None:
     """The change of each stage's weights and features, a line a strategy; None where nothing is known."""
     known = evidence.stages.dropna(subset=["depth"])
     data = (
@@ -44,6 +44,7 @@ def moved(evidence: Evidence) -> Picture | None:
         wide=True,
         name="stages",
         title="How far each stage moved from its pretrained weights",
+        finding=_moved_most(data),
         caption="Left: ||w - w0|| / ||w0|| of a stage's weights; zero: it stayed as it was. Right: "
         "linear CKA (Kornblith et al. 2019) of what the stage puts out with what it put out with the "
         "pretrained weights, on the same images; 1: the same features. Stages from input to output; mean "
@@ -54,6 +55,17 @@ def moved(evidence: Evidence) -> Picture | None:
     )
 
 
+def _moved_most(data: pd.DataFrame) -> str:
+    """Say which stage of which strategy moved most."""
+    known = data.dropna(subset=["change_mean"])
+    if known.empty or not known["change_mean"].max():
+        return ""
+    most = known.iloc[int(known["change_mean"].to_numpy().argmax())]
+    return (
+        f"{most['stage']} of {most['strategy']} moved most: by {most['change_mean']:.1%} of its weights' norm"
+    )
+
+
 def _started_elsewhere(data: pd.DataFrame) -> str:
     """Say what the figure means for strategies that did not start from the pretrained weights."""
     changed = data.groupby("strategy", sort=False)["change_mean"].count()
@@ -61,8 +73,8 @@ def _started_elsewhere(data: pd.DataFrame) -> str:
     if not names:
         return ""
     return (
-        f" {' and '.join(names)} did not start from the pretrained weights: nothing on the left; on the "
-        "right how like them it became."
+        f" {' and '.join(names)} did not start from the pretrained weights, so nothing is drawn on the "
+        "left; the right shows how much its features came to resemble theirs."
     )
 
 

@@ -1,10 +1,9 @@
-"""Figures over several studies: every result, a heat map, ranks with critical difference, costs."""
+"""Figures over several studies: every result, ranks with critical difference, costs."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,21 +11,22 @@ from matplotlib.ticker import MaxNLocator
 from bench.analysis.evidence import canonical
 from bench.analysis.ranking import Ranks, rank
 from bench.analysis.summary import Summary
-from bench.report.figures.base import Picture, take
+from bench.core.text import listed
+from bench.report.figures.base import Drawing, Picture, Stamp, rendered, take
 from bench.report.figures.results import (
     BESIDE,
+    FAR,
     describe,
     draw_result,
+    far_behind,
     metric_name,
     name_rows,
     name_seconds,
+    put_on_the_edge,
 )
 from bench.report.figures.style import (
-    GRID,
     INK,
     MUTED,
-    ON_DARK,
-    ON_LIGHT,
     PAPER,
     SMALL,
     WIDE,
@@ -36,21 +36,20 @@ from bench.report.figures.style import (
 )
 from bench.study.metrics import METRICS
 
-FURTHEST = -0.1  # behind the highest; what is further has the same colour, so that the others differ
-NAMES = ("heatmap", "ranks", "overview", "costs")
+NO_STAMP = Stamp()
+NAMES = ("ranks", "overview", "costs", "heatmap")  # the last: of earlier reports
 
 
-def of_studies(summaries: Sequence[Summary]) -> list[Picture]:
+def of_studies(summaries: Sequence[Summary], stamp: Stamp = NO_STAMP) -> list[Picture]:
     """Return the figures that compare studies, as far as there is something to draw."""
     data = _tidy(summaries)
     ranked = rank(summaries)
     drawn = [
-        heatmap(summaries, data) if data["value"].notna().any() else None,
-        ranks(ranked) if ranked else None,
         overview(summaries, data),
+        ranks(ranked) if ranked and ranked.differ else None,
         costs(data) if data["uncached_seconds"].notna().any() else None,
     ]
-    return [picture for picture in drawn if picture is not None]
+    return rendered(drawn, stamp)
 
 
 def _tidy(summaries: Sequence[Summary]) -> pd.DataFrame:
@@ -74,57 +73,24 @@ def _tidy(summaries: Sequence[Summary]) -> pd.DataFrame:
     )
 
 
-def heatmap(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
-    """Strategies by studies: the metric, coloured by how far it is behind the best value of its study."""
-    strategies, studies = canonical(data["strategy"]), [summary.study for summary in summaries]
-    values = data.pivot_table("value", "strategy", "study").reindex(index=strategies, columns=studies)
-    signs = pd.Series({summary.study: METRICS[summary.metric].sign for summary in summaries})
-    behind = values * signs - (values * signs).max()
-    top = "highest" if (signs > 0).all() else "best value"
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(strategies)), layout="constrained")
-    axes = figure.add_subplot()
-    sns.heatmap(
-        behind.to_numpy(),
-        ax=axes,
-        cmap="Blues",
-        vmin=FURTHEST,
-        vmax=0.0,
-        linewidths=1,
-        linecolor=GRID,
-        xticklabels=[short(name, 18) for name in studies],
-        yticklabels=strategies,
-        cbar_kws={"label": f"behind the {top}", "extend": "min"},
-    )
-    axes.tick_params(length=0)
-    axes.tick_params(axis="y", rotation=0)
-    axes.tick_params(axis="x", rotation=20)
-    axes.set_xlabel("")
-    axes.set_ylabel("")
-    not_worse = {(summary.study, name) for summary in summaries for name in summary.not_worse}
-    for (row, column), value in np.ndenumerate(values.to_numpy()):
-        bold = (studies[column], strategies[row]) in not_worse
-        nothing = np.isnan(value)
-        dark = not nothing and behind.to_numpy()[row, column] > 0.3 * FURTHEST
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            "no result" if nothing else f"{value:.3f}",
-            ha="center",
-            va="center",
-            fontsize=SMALL,
-            weight="bold" if bold else "normal",
-            color=MUTED if nothing else ON_DARK if dark else ON_LIGHT,
-        )
-    return take(
-        figure,
-        data,
-        name="heatmap",
-        title="Strategies by studies",
-        caption=f"Mean test metric. Darker: closer to the {top} of its study; lightest: 0.1 or more behind. "
-        "Bold: not shown to be worse than the best of its study.",
-        alt="Test metric: "
-        + "; ".join(f"{n}: {', '.join(_ordered(data, n, signs[n]))}" for n in studies)
-        + ".",
+def _most_often_first(summaries: Sequence[Summary]) -> str:
+    """Say which strategy is most often not shown to be worse than the best of its study."""
+    counts = Counter(name for summary in summaries for name in summary.not_worse)
+    if not counts:
+        return ""
+    most = max(counts.values())
+    names = [name for name in canonical(counts) if counts[name] == most]
+    verb = "is" if len(names) == 1 else "are"
+    told = f"{verb} not shown to be worse than the best in {most} of {len(summaries)} studies"
+    return f"{listed(names)} {told}"
+
+
+def _range_of_costs(known: pd.DataFrame) -> str:
+    means = known.groupby("strategy")["seconds"].mean().sort_values()
+    if len(means) < 2:
+        return ""
+    return (
+        f"{means.index[-1]} takes {means.iloc[-1] / means.iloc[0]:,.1f} times the seconds of {means.index[0]}"
     )
 
 
@@ -134,7 +100,7 @@ def _ordered(data: pd.DataFrame, study: str, sign: int) -> list[str]:
     return [f"{row.strategy} {row.value:.3f}" for row in mine.itertuples()] or ["no result"]
 
 
-def overview(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
+def overview(summaries: Sequence[Summary], data: pd.DataFrame) -> Drawing:
     """A panel per study, two in a row: every strategy's mean and 95 % interval."""
     rows = (len(summaries) + 1) // 2
     strategies = max((len(summary.results) for summary in summaries), default=1)
@@ -146,34 +112,39 @@ def overview(summaries: Sequence[Summary], data: pd.DataFrame) -> Picture:
         _panel(axes, summary)
     for axes in grid:
         axes.set_axis_off()
-    bests = "; ".join(f"{summary.study}: {summary.best or 'no result'}" for summary in summaries)
+    signs = {summary.study: METRICS[summary.metric].sign for summary in summaries}
     return take(
         figure,
         data,
         wide=True,
         name="overview",
         title="Every strategy on every study",
+        finding=_most_often_first(summaries),
         caption="Mean over seeds with its 95 % interval. Bold: not shown to be worse than the best of "
-        "that study.",
-        alt=f"Test metric of each strategy, a panel per study. Best by validation: {bests}.",
+        f"that study. Arrow on the edge: more than {FAR:g} behind the best.",
+        alt="Test metric: "
+        + "; ".join(f"{name}: {', '.join(_ordered(data, name, sign))}" for name, sign in signs.items())
+        + ".",
     )
 
 
 def _panel(axes: Axes, summary: Summary) -> None:
-    for place, result in enumerate(summary.results):
+    far = far_behind(summary)
+    for place, result in enumerate(summary.ranked):
         draw_result(axes, place, result, ())
         if not result.test:
             text = describe(result)
             axes.annotate(text, (0.02, place), xycoords=BESIDE, va="center", fontsize=SMALL, color=MUTED)
-    name_rows(axes, [result.strategy for result in summary.results])
+    put_on_the_edge(axes, summary.ranked, far, METRICS[summary.metric].sign)
+    name_rows(axes, [result.strategy for result in summary.ranked])
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    for tick, result in zip(axes.get_yticklabels(), summary.results, strict=True):
+    for tick, result in zip(axes.get_yticklabels(), summary.ranked, strict=True):
         tick.set_fontweight("bold" if result.strategy in summary.not_worse else "normal")
     axes.set_title(short(summary.study, 40), loc="left")
     axes.set_xlabel(f"test {metric_name(summary)}")
 
 
-def ranks(ranked: Ranks) -> Picture:
+def ranks(ranked: Ranks) -> Drawing:
     """The critical-difference diagram: mean ranks over data sets, joined where they can't be told apart."""
     from scikit_posthocs import critical_difference_diagram
 
@@ -209,8 +180,10 @@ def ranks(ranked: Ranks) -> Picture:
         ranked.scores.rank(axis="columns", ascending=False).rename_axis("data_set").reset_index(),
         name="ranks",
         title="Ranks over the data sets",
+        finding=f"Told apart by rank: {apart}",
         caption=f"Mean rank of each strategy over {over}; 1 is best. A bar joins strategies that can't be "
-        f"told apart. {tests} Seeds, and studies on the same images, are no data sets: averaged first.",
+        f"told apart. {tests} Studies on the same images count as one data set, by their mean; so do "
+        "seeds.",
         alt="Mean ranks: "
         + ", ".join(f"{n} {r:.2f}" for n, r in sorted(ranked.mean.items(), key=lambda item: item[1]))
         + f". Told apart: {apart}.",
@@ -223,7 +196,7 @@ def _over(ranked: Ranks) -> str:
     return f"{sets} data sets" + (f" ({ranked.studies} studies)" if ranked.studies > sets else "")
 
 
-def costs(data: pd.DataFrame) -> Picture:
+def costs(data: pd.DataFrame) -> Drawing:
     """Seconds of a run by strategy, a marker for each study."""
     known = data.dropna(subset=["uncached_seconds"])
     known = known[known["uncached_seconds"] > 0]
@@ -244,6 +217,7 @@ def costs(data: pd.DataFrame) -> Picture:
         known[["study", "strategy", "cached_seconds", "uncached_seconds", "seconds"]],
         name="costs",
         title="What each strategy costs",
+        finding=_range_of_costs(known),
         caption="A marker for each study. Dots: a final run that finds its frozen features; diamonds: "
         "one that computes "
         "them; hollow: all trials of a seed, of which it is the best, with frozen features computed once.",

@@ -3,12 +3,13 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex
 from matplotlib.figure import Figure
 
 from bench.core.text import one_line
@@ -18,7 +19,7 @@ WIDTH, WIDE = 5.0, 7.2
 PNG_DPI = 220
 INK, MUTED, GRID, PAPER = "#222222", "#666666", "#e4e4e4", "#ffffff"
 ON_LIGHT, ON_DARK = "#212121", "#fefefe"  # text on a coloured cell, which stays as it is in the dark
-SMALL = 8  # points
+SMALL, TINY, FINDING = 8, 7, 10  # points: of labels, of the footer, of what a figure shows to be so
 LINE = 0.16  # inches from one label to the next
 MANY = 500  # more points than this are drawn as pixels in the SVG too
 LONGEST_NAME = 22
@@ -39,8 +40,34 @@ SPARE = (
     ("#117733", "#78d18f", ">"),
     ("#332288", "#b0a6ff", "h"),
 )
+# Of a matrix, from nothing to all: one hue, the darker the more; on a dark page the lighter the more. Up to
+# the shade TURN dark letters read on it (light ones on a dark page), from the next one on light letters do.
+SHADES, TURN = 16, 10
+_LIGHT_RAMP = ("#f7fbff", "#5b9ccb", "#2f70ad", "#08478d")
+_DARK_RAMP = ("#24262b", "#2f6a98", "#67a3d0", "#a5d8fa")
+
+
+def _ramp(colours: Sequence[str]) -> tuple[str, ...]:
+    places = (0, TURN / (SHADES - 1), (TURN + 1) / (SHADES - 1), 1)
+    ramp = LinearSegmentedColormap.from_list("ramp", list(zip(places, colours, strict=True)))
+    return tuple(to_hex(ramp(shade / (SHADES - 1))) for shade in range(SHADES))
+
+
+LIGHT_SHADES, DARK_SHADES = _ramp(_LIGHT_RAMP), _ramp(_DARK_RAMP)
 DARK = {INK: "#ececef", MUTED: "#a8a8b0", GRID: "#3a3b42", PAPER: "#1f2024"}
+DARK |= {ON_LIGHT: "#ededf0", ON_DARK: "#17181b"}
+DARK |= dict(zip(LIGHT_SHADES, DARK_SHADES, strict=True))
 DARK |= {light: dark for light, dark, _ in (*LOOKS.values(), *SPARE)}
+
+
+def shades() -> ListedColormap:
+    """Return the colours of a matrix, each of which has another one on a dark page."""
+    return ListedColormap(list(LIGHT_SHADES), name="shades")
+
+
+def ink_on(share: float) -> str:
+    """Return the colour of letters on a cell at a share of the way from nothing to all."""
+    return ON_DARK if min(int(share * SHADES), SHADES - 1) > TURN else ON_LIGHT
 
 
 @dataclass(frozen=True)

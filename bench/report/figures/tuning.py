@@ -1,5 +1,7 @@
 """Figures of the tuning: what so many trials find, and what the hyperparameters did."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from bench.analysis.comparisons import signed
 from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import Summary
 from bench.analysis.tuning_curves import tuning_curves
-from bench.report.figures.base import Picture, take
+from bench.core.text import plain
+from bench.report.figures.base import Drawing, take
 from bench.report.figures.label_layout import Label
 from bench.report.figures.results import (
     finish,
@@ -24,21 +28,24 @@ from bench.report.figures.style import (
     WIDE,
     look,
 )
+from bench.strategies.registry import label_of
 from bench.study.metrics import METRICS
 
 PANELS = 6  # hyperparameters drawn: those that most strategies have
 A_ROW = 3
+LEAST_GAIN = 0.001  # that is worth a word
+LETTERS = 30  # of a line below a panel
 LOG_FROM = 20.0  # highest over lowest value, from which an axis is logarithmic
 
 
-def progress(evidence: Evidence, summary: Summary) -> Picture | None:
+def progress(evidence: Evidence, summary: Summary) -> Drawing | None:
     """What so many trials, and so many seconds of them, may be expected to find; None without two trials."""
     data = tuning_curves(evidence)
     if data.empty or data["trials"].max() == 1:
         return None
     metric = metric_name(summary)
     figure = Figure(figsize=(WIDE, 2.9), layout="constrained")
-    by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
+    by_seconds, by_trials = figure.subplots(1, 2, sharey=True)  # labels stand where all lines end
     labels, ends = [], []
     for strategy, own in data.groupby("strategy", sort=False):
         style, found = look(str(strategy)), own.groupby("trials")[["expected_best", "seconds"]].mean()
@@ -50,33 +57,43 @@ def progress(evidence: Evidence, summary: Summary) -> Picture | None:
         by_trials.fill_between(found.index, low, high, color=style.colour, alpha=0.12, linewidth=0)
         last = found.iloc[-1]
         labels.append(
-            Label(float(last["seconds"]), float(last["expected_best"]), str(strategy), style.colour)
+            Label(float(found.index[-1]), float(last["expected_best"]), str(strategy), style.colour)
         )
         ends.append(f"{strategy} {last['expected_best']:.3f}")
     by_trials.set_xlabel("trials")
     by_trials.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    by_trials.set_ylabel(f"expected best val {metric}")
-    finish(by_trials, [], "")
+    by_seconds.set_ylabel(f"expected best val {metric}")
+    finish(by_trials, labels)
     if (data["seconds"] > 0).any():
         by_seconds.set_xscale("log")
         name_seconds(by_seconds)
     by_seconds.set_xlabel("seconds of tuning (log scale)")
-    finish(by_seconds, labels)
+    finish(by_seconds, [], "")
     return take(
         figure,
         data,
         wide=True,
         name="tuning",
         title="What tuning may be expected to find",
+        finding=_most_gained(data, METRICS[summary.metric].sign),
         caption="The expected best validation metric of so many trials, drawn from those of a seed (Dodge et "
-        "al. 2019); mean over seeds, each of which is tuned anew, and one standard deviation. Against the "
-        "number of trials, the same for all strategies, and against their seconds, with frozen features "
-        "computed once. A pruned trial counts with what it had reached.",
+        "al. 2019); mean over seeds, each of which is tuned anew, and one standard deviation. Against "
+        "seconds, with frozen features computed once, and against the number of trials, the same for all "
+        "strategies. A pruned trial counts with what it had reached.",
         alt=f"Expected best validation {metric} of all trials: {'; '.join(ends)}.",
     )
 
 
-def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
+def _most_gained(data: pd.DataFrame, sign: int) -> str:
+    """Say which strategy gains most from its trials."""
+    means = data.groupby(["strategy", "trials"], sort=False)["expected_best"].mean()
+    gains = means.groupby(level=0, sort=False).agg(lambda own: sign * (own.iloc[-1] - own.iloc[0]))
+    if not len(gains) or gains.max() < LEAST_GAIN:
+        return ""
+    return f"Tuning gains most for {gains.idxmax()}: {signed(float(gains.max()))} on validation"
+
+
+def hyperparameters(evidence: Evidence, summary: Summary) -> Drawing | None:
     """Each trial's validation metric against its hyperparameters; None if none was varied."""
     trials, key = evidence.trials, ["strategy", "seed", "trial", "status"]
     metric = f"val_{summary.metric}"
@@ -109,7 +126,7 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, shown, strict=False):
         _panel(axes, data[data["parameter"] == name])
-        axes.set_xlabel(name.replace("_", " "))
+        axes.set_xlabel("\n".join(textwrap.wrap(label_of(name), LETTERS)))
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     figure.supylabel(f"validation {metric_name(summary)}", fontsize=9)
@@ -120,12 +137,30 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Picture | None:
         wide=True,
         name="hyperparameters",
         title="What the hyperparameters did",
+        finding=_chosen_rate(data, summary),
         caption="A marker for each trial. Filled: ran to its end. Hollow: pruned, at the value that it "
         "had then. "
         "Large: the best trial of its seed, which the final run is.",
         alt="Validation metric of every trial against "
-        + ", ".join(f"{name} (of {counts[name]} strategies)" for name in shown)
+        + ", ".join(f"{label_of(name)} ({_strategies(counts[name])})" for name in shown)
         + ".",
+    )
+
+
+def _strategies(count: int) -> str:
+    return "1 strategy" if count == 1 else f"{count} strategies"
+
+
+def _chosen_rate(data: pd.DataFrame, summary: Summary) -> str:
+    """Say which learning rates the seeds of the best strategy chose."""
+    own = data[data["chosen"] & (data["strategy"] == summary.best) & (data["parameter"] == "learning_rate")]
+    if own.empty:
+        return ""
+    low, high = (plain(float(f"{end:.2g}")) for end in (own["setting"].min(), own["setting"].max()))
+    return (
+        f"{summary.best} chose learning rates of {low} to {high}"
+        if low != high
+        else f"{summary.best} chose a learning rate of {low}"
     )
 
 

@@ -30,6 +30,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Whatever of the contents is folded is opened before it is gone to.
+for (const link of document.querySelectorAll(".contents a")) {
+  link.addEventListener("click", () => {
+    const place = document.querySelector(link.getAttribute("href"));
+    for (let fold = place; fold; fold = fold.parentElement) if (fold.tagName === "DETAILS") fold.open = true;
+  });
+}
 // A figure is shown as large as the window by a click; Escape or a click closes it.
 const dialog = document.querySelector("dialog");
 if (dialog) {

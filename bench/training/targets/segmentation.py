@@ -21,6 +21,7 @@ from bench.training.device_arrays import DeviceArray
 from bench.training.metrics import confusions, scores_by_image, segmentation_scores
 from bench.training.targets.base import PredictionRecord
 
+EXAMPLES = 3  # test images that are drawn
 GAP = 4  # pixels between the pictures of an example
 
 
@@ -100,8 +101,8 @@ class Masks:
     ) -> PredictionRecord:
         """Return a row for each image and each class that its truth or its prediction shows.
 
-        They are image, target (the class), and in pixels truth, predicted, intersection. Pictures are
-        those of the best, the median and the worst image.
+        They are image, target (the class), and in pixels truth, predicted, intersection. Pictures are of
+        some images, the same for every run.
         """
         counts = confusion_of(predictions).cpu().numpy().astype(np.int64)
         truth, predicted = counts.sum(2), counts.sum(1)
@@ -151,15 +152,14 @@ def confusion_of(predictions: Tensor) -> Tensor:
 def _pictures(
     dataset: Dataset, predictions: Tensor, indices: np.ndarray, logits_of: Callable[[np.ndarray], Tensor]
 ) -> dict[str, bytes]:
-    """Draw the best, the median and the worst image by its own mean IoU."""
-    by_iou = scores_by_image(confusion_of(predictions)).cpu().numpy()
-    shows_some = np.isfinite(by_iou)
-    order = indices[shows_some][np.argsort(-by_iou[shows_some], kind="stable")]
-    chosen = {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
-    masks = logits_of(np.array(list(chosen.values()))).argmax(1).to(torch.uint8).cpu().numpy()
+    """Draw some test images, the same for every run: from the middles of equal parts of those with labels."""
+    labelled = indices[np.isfinite(scores_by_image(confusion_of(predictions)).cpu().numpy())]
+    count = min(EXAMPLES, len(labelled))
+    chosen = labelled[(2 * np.arange(count) + 1) * len(labelled) // (2 * max(1, count))]
+    masks = logits_of(chosen).argmax(1).to(torch.uint8).cpu().numpy()
     return {
-        f"examples/{name}.png": _draw(dataset, index, mask)
-        for (name, index), mask in zip(chosen.items(), masks, strict=True)
+        f"examples/{number}.png": _draw(dataset, int(index), mask)
+        for number, (index, mask) in enumerate(zip(chosen, masks, strict=True), 1)
     }
 
 
