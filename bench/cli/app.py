@@ -50,7 +50,7 @@ app = typer.Typer(
 )
 app.command(short_help="run a study, or find out what is best for a folder")(run.run)
 app.command(short_help="write the report of a study once more")(report.report)
-app.command(short_help="register the best run as a model in MLflow")(report.register)
+app.command(short_help="register what is recommended in MLflow")(report.register)
 app.command(short_help="say what a trained model sees in images")(predict.predict)
 app.command(short_help="write a trained model to files that others load")(predict.export)
 app.command(short_help="open the MLflow UI on all runs")(inspect.ui)

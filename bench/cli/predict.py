@@ -36,7 +36,7 @@ Images = Annotated[
 ]
 Strategy = Annotated[
     str | None,
-    typer.Option("--strategy", metavar="S", help="of a study; default: the best by validation"),
+    typer.Option("--strategy", metavar="S", help="of a study; default: what its report recommends"),
 ]
 
 

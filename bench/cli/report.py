@@ -124,7 +124,7 @@ def _report_one(
 
 
 def say_how_to_predict(study: "Study", summary: Mapping[str, Any], budget: str, uri: str | None) -> None:
-    """Print the command that predicts with the study's best run, where one is done."""
+    """Print the command that predicts with the study's model, where a run is done."""
     from bench.experiment.subject import predict_command
 
     if any(result["done"] for result in summary["results"]):
@@ -141,7 +141,7 @@ def register(
     tracking_uri: Tracking = None,
     _debug: Debug = False,
 ) -> None:
-    """Register the best final run of a study in MLflow, as a model that carries its preprocessing."""
+    """Register what a study recommends in MLflow, as a model that carries its preprocessing."""
     from bench.experiment.subject import subject_of
     from bench.export.registration import register as register_model
     from bench.export.stored_model import chosen

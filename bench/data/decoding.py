@@ -72,15 +72,15 @@ def to_whole_square(image: Image.Image, side: int, framing: Framing = AS_IT_IS) 
     return np.asarray(_on_grey(_to_plain(ImageOps.exif_transpose(image), framing), side))
 
 
-def off_square(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return what a mask on a square says of an image that is whole in it; `size` is its width and height.
+def part_shown(size: tuple[int, int], side: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a square that an image takes which is whole in it.
 
-    uint8, shape (height, width), by the nearest pixel.
+    Args:
+        size: the image's width and height.
+        side: of the square.
     """
-    side = len(mask)
     (width, height), (left, top) = _within(size, side), _centred(_within(size, side), side)
-    part = Image.fromarray(mask[top : top + height, left : left + width])
-    return np.asarray(part.resize(size, Image.Resampling.NEAREST))
+    return slice(top, top + height), slice(left, left + width)
 
 
 def upright(image: Image.Image, framing: Framing = AS_IT_IS) -> Image.Image:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.core.errors import InputError
 from bench.data.dataset import NO_LABEL
-from bench.data.decoding import off_square, open_image, upright
+from bench.data.decoding import open_image, upright
 from bench.data.framing import AS_IT_IS, Framing
 from bench.data.mask_colours import WHITE, colours, overlay
 from bench.export.prediction import Predicted
@@ -41,7 +41,8 @@ class MaskFolder:
     def write(self, one: Predicted) -> Path:
         """Write what the model says of a picture; return the mask's file."""
         assert one.answer.mask is not None, "this task has masks"
-        mask = off_square(one.answer.mask, one.picture.size)
+        resized = Image.fromarray(one.answer.mask).resize(one.picture.size, Image.Resampling.NEAREST)
+        mask = np.asarray(resized)
         picture = Image.fromarray(mask, "P")
         table = np.concatenate([colours(NO_LABEL), WHITE[None]])
         picture.putpalette(table.tobytes())

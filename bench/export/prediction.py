@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bench.data.conversion import Picture, convert_pictures
+from bench.data.decoding import part_shown
 from bench.data.loading import storing
 from bench.export.answers.base import Answer, answering
 from bench.export.served_model import ServedModel
@@ -80,8 +81,17 @@ def predict_pictures(
     device = next(model.parameters()).device
     size = max(1, min(EVAL_BATCH, EVAL_PIXELS[device.type] // facts.image_size**2))
     for start in range(0, len(pictures), size):
-        pixels = np.stack([picture.pixels for picture in pictures[start : start + size]])
+        some = pictures[start : start + size]
+        pixels = np.stack([picture.pixels for picture in some])
         with torch.inference_mode():
             probabilities = model(torch.from_numpy(pixels).to(device)).cpu().numpy()
-        for each in probabilities:
-            yield task.answer(each, facts.classes, least)
+        for each, picture in zip(probabilities, some, strict=True):
+            yield task.answer(_of_picture(each, picture), facts.classes, least)
+
+
+def _of_picture(probabilities: np.ndarray, picture: Picture) -> np.ndarray:
+    """Return what is said of the picture, and not of the grey around it: (classes, ...)."""
+    if probabilities.ndim == 1:
+        return probabilities
+    rows, columns = part_shown(picture.size, probabilities.shape[-1])
+    return probabilities[:, rows, columns]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.data.dataset import NO_LABEL
+from bench.data.decoding import part_shown
 from bench.data.mask_colours import COLOURS, colours, overlay
 from bench.export.answers.base import Answer, answering
 from bench.export.masks import MaskFolder
@@ -126,7 +127,9 @@ def collect(
 def _over(one: Predicted) -> np.ndarray:
     if one.answer.mask is None:
         return one.picture.pixels
-    return overlay(one.picture.pixels, one.answer.mask)
+    mask = np.full(one.picture.pixels.shape[:2], NO_LABEL, dtype=np.uint8)
+    mask[part_shown(one.picture.size, len(mask))] = one.answer.mask
+    return overlay(one.picture.pixels, mask)
 
 
 def _caption(answer: Answer, unsure: str) -> str:

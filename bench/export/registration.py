@@ -1,4 +1,4 @@
-"""The best final run of a study in MLflow's model registry: one version for each run, smoke tests apart.
+"""The model of a study in MLflow's model registry: one version for each run, smoke tests apart.
 
 It is exported (`torch.export`), so that loading it neither needs this package nor unpickles anything.
 """
@@ -57,6 +57,6 @@ def describe(facts: ModelFacts) -> str:
         else ""
     )
     return (
-        f"The best final run of {facts.in_words}; chosen by validation. Takes square RGB images, uint8 "
+        f"A final run of {facts.in_words}, the best seed by validation. Takes square RGB images, uint8 "
         f"(N, H, W, 3), and gives the probabilities of {listed}.{calibrated}"
     )

@@ -24,6 +24,7 @@ from bench.study.metrics import METRICS
 from bench.study.schema import Study
 from bench.study_record import read
 from bench.study_record.facts import FACTS, PICTURES, StudyFacts
+from bench.study_record.publish import RECOMMENDED
 from bench.tracking import connection, model_registry, store_uri
 from bench.tracking.frames import FoundRun, FoundStudy
 from bench.tracking.store import RunStore, open_store
@@ -172,7 +173,7 @@ def find(name: str, uri: str | None, budget: str, strategy: str | None = None) -
         name: a study that was run, a run's id, or a registered model: `bench-x`, `bench-x@2`, `models:/...`.
         uri: of the store; None: the usual one.
         budget: of a study that is named, the runs with this budget.
-        strategy: of a study that is named; None: the one that is best by validation.
+        strategy: of a study that is named; None: the one that its report recommends.
 
     Raises:
         InputError: if there is none; it says which are near.
@@ -211,9 +212,10 @@ def _unknown(name: str, uri: str | None) -> InputError:
 
 
 def chosen(store: RunStore, found: FoundStudy, strategy: str | None = None) -> StoredModel:
-    """Return the best final run of a study: test chooses nothing.
+    """Return the final run of a study that is to be used.
 
-    The best strategy by mean validation metric, unless one is named, and of it the best seed by the same.
+    Of the strategy that its report recommends, unless one is named; where none is recommended, of the best by
+    mean validation metric. Of the strategy it is the best seed by the same.
     """
     evidence = read.gather(store, found)
     names = by_validation(evidence)
@@ -222,7 +224,9 @@ def chosen(store: RunStore, found: FoundStudy, strategy: str | None = None) -> S
     if strategy and strategy not in names:
         close = closest(strategy, names) or ", ".join(names)
         raise InputError(f"no final run of '{strategy}' is done", "--strategy", f"there is {close}")
-    runs = evidence.done[evidence.done["strategy"] == (strategy or names[0])]
+    recommended = found.tags.get(RECOMMENDED)
+    usual = recommended if recommended in names else names[0]
+    runs = evidence.done[evidence.done["strategy"] == (strategy or usual)]
     scores = METRICS[evidence.study.metric].sign * runs[f"val_{evidence.study.metric}"]
     run_id = str(runs["mlflow_run_id"].iloc[int(scores.argmax())])
     return StoredModel(store, found, store.reader.run(run_id))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.analysis.evidence import Evidence
 
 REPORT = "report"  # folder of the study's run
+RECOMMENDED = "recommended"  # the tag of a study's run that names the strategy to use
 
 
 def publish(
@@ -81,7 +82,7 @@ def _of_best(said: Mapping[str, Any]) -> dict[str, float]:
 def _chosen(said: Mapping[str, Any]) -> dict[str, str]:
     """Return tags that name the best strategy and the recommended one, if there are such."""
     recommended = (said.get("recommendation") or {}).get("strategy")
-    named = {"best": said["best"], "recommended": recommended}
+    named = {"best": said["best"], RECOMMENDED: recommended}
     return {tag: name for tag, name in named.items() if name}
 
 

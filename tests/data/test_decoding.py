@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.core.errors import InputError
-from bench.data.decoding import off_square, open_image, to_square, to_square_with_mask, to_whole_square
+from bench.data.decoding import open_image, part_shown, to_square, to_square_with_mask, to_whole_square
 from bench.data.framing import Framing
 from bench.data.loading import load
 from bench.study.schema import Target
@@ -219,5 +219,9 @@ def test_a_mask_comes_off_the_square_as_it_was_put_there(size):
     image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     mask = Image.fromarray(rng.integers(0, 5, (size[1], size[0]), dtype=np.uint8))
     pixels, placed = to_square_with_mask(image, mask, 48)
-    assert np.array_equal(off_square(placed, size), np.asarray(mask))
+    part = part_shown(size, 48)
+    assert np.array_equal(placed[part], np.asarray(mask))
+    around = placed.copy()
+    around[part] = 255
+    assert (around == 255).all(), "nothing of it is elsewhere"
     assert np.array_equal(to_whole_square(image, 48), pixels), "with a mask or without, it is shown alike"

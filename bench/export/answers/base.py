@@ -17,7 +17,7 @@ class Answer:
         probability: of what is said: a number, or several with `; ` between them.
         certainty: from 0 to 1: by which the least certain pictures are found.
         details: JSON types; all that is known.
-        mask: the class of each pixel of the square that was shown, uint8 (S, S), NO_LABEL where it is unsure.
+        mask: the class of each pixel of the picture as it was shown, uint8 (H, W), NO_LABEL where unsure.
     """
 
     label: str

@@ -16,11 +16,11 @@ LEAST = 0.01  # share of a picture from which on a class is named
 def answer(probabilities: np.ndarray, classes: Sequence[str], threshold: float) -> Answer:
     """Return each pixel's most probable class, unless that is less probable than the threshold.
 
-    What is named are the classes of a hundredth of the square or more, the largest first; the probability is
+    What is named are the classes of a hundredth of the picture or more, the largest first; the probability is
     the mean over its pixels.
 
     Args:
-        probabilities: shape (classes, S, S).
+        probabilities: shape (classes, H, W).
         classes: their names.
         threshold: from 0 to 1.
     """
