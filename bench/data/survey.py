@@ -14,7 +14,7 @@ from bench.data.sources.base import Raw
 from bench.system.hardware import usable_cpus
 
 SAMPLE = 1000  # pictures, evenly spaced, of which shape and depth are looked at
-MOST_LOST = 0.25  # share of the area: photographs of 4 : 3 are cropped, what is longer is shown whole
+MOST_LOST = 0.34  # share of the area: photographs of 3 : 2 are cropped, what is longer is shown whole
 T = TypeVar("T")
 
 

@@ -51,17 +51,17 @@ class ExecutedRun:
     Args:
         weights: the tensors that the plan let change; the others are the source's.
         predictions: what is kept of those for the test images.
-        also: the same of further test sets, by name.
         plan: what of the model it trained, in words.
         traceback: of a run that failed: where.
+        also: predictions for further test sets, by name.
     """
 
     result: RunResult
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     predictions: PredictionRecord | None = None
-    also: Mapping[str, PredictionRecord] = field(default_factory=dict)
     plan: str = ""
     traceback: str = ""
+    also: Mapping[str, PredictionRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ class RunExecutor:
         result = self._result(spec, Status.DONE, problem, trained, scores)
         result = replace(result, metrics={**result.metrics, **self._moved(problem)})
         in_words = self.setup.plan_text(spec.arm, spec.params)
-        return ExecutedRun(result, trained.best, predictions, also, in_words)
+        return ExecutedRun(result, trained.best, predictions, in_words, also=also)
 
     def _refitted(
         self, spec: RunSpec, parts: Split, problem: TrainingProblem, trained: Trained

@@ -18,6 +18,7 @@ from bench.data.splits import overlap
 from bench.study.loading import (
     as_yaml,
 )
+from bench.study.tasks import TASKS
 from bench.study_record.facts import (
     FACTS,
     ITS_OWN,
@@ -109,8 +110,14 @@ def _split(plan: PlannedStudy) -> "pd.DataFrame":
         for index in plan.splits[seed].train:
             trains_on.setdefault(int(index), []).append(seed)
     parts = [("train", np.array(sorted(trains_on), dtype=int)), ("val", first.val), ("test", first.test)]
+    one_class = TASKS[plan.study.task].one_class
     rows = [
-        (dataset.names[i], dataset.classes[dataset.labels[i]], part, " ".join(map(str, trains_on.get(i, []))))
+        (
+            dataset.names[i],
+            dataset.classes[dataset.labels[i]] if one_class else "",
+            part,
+            " ".join(map(str, trains_on.get(i, []))),
+        )
         for part, indices in parts
         for i in indices.tolist()
     ]

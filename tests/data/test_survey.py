@@ -29,7 +29,7 @@ def framing(folder, **settings):
     ("size", "fit", "lost", "words"),
     [
         ((40, 40), "crop", 0, ""),
-        ((40, 30), "crop", 0.25, "cropped to their centre squares, which leaves out 25 % of their area"),
+        ((45, 30), "crop", 1 / 3, "cropped to their centre squares, which leaves out 33 % of their area"),
         ((30, 40), "crop", 0.25, "cropped to their centre squares, which leaves out 25 % of their area"),
         ((100, 40), "pad", 0.6, "shown whole, on grey; centre squares would leave out 60 % of their area"),
     ],

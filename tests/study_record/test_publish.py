@@ -46,7 +46,9 @@ def test_a_strategys_run_has_the_means_of_its_seeds(published):
 def test_descriptions_say_what_the_report_says(published):
     store, run_id, _, said = published
     note = store.connection.client.get_run(run_id).data.tags[NOTE]
-    assert note.startswith("**Is a linear classifier enough?**")
+    first, question = note.split("\n\n")[:2]
+    assert first.startswith("**Use `")
+    assert question == "**Is a linear classifier enough?**"
     assert escape_markdown(said["verdict"]) in note
     for row in said["table"]["rows"]:
         assert f"| {' | '.join(map(escape_markdown, row))} |" in note
@@ -76,8 +78,8 @@ def test_a_description_fetches_nothing(published):
     note = _study_note(
         {**said, "question": "![x](http://a/b.png) <img src=http://a/c.png>\n\n![y][1]\n[1]: http://a"}
     )
-    first = note.splitlines()[0]
-    assert first == r"**\![x]\(http://a/b.png) &lt;img src=http://a/c.png&gt; \![y]\[1] [1]\: http://a**"
+    question = note.split("\n\n")[1]
+    assert question == r"**\![x]\(http://a/b.png) &lt;img src=http://a/c.png&gt; \![y]\[1] [1]\: http://a**"
 
 
 def test_the_report_is_among_the_artifacts(published):

@@ -129,7 +129,7 @@ def put_on_the_edge(axes: Axes, results: Sequence[Result], far: Sequence[str], s
     if not far or not near:
         return
     low, high = min(test.low for test in near), max(test.high for test in near)
-    room = ROOM * (high - low)
+    room = ROOM * ((high - low) or FAR)  # where nothing is known of the spread there is one value
     under, over = (room, room / 2)[::sign]
     axes.set_xlim(low - under, high + over)
     edge, marker = (0.02, "<") if sign > 0 else (0.98, ">")
