@@ -122,12 +122,13 @@ class StudyRunner:
     def _open_arms(self, study_run: str) -> None:
         """Open the run of each arm of which anything is missing."""
         plan = self.plan
-        for arm in plan.arms:
-            if self._todo[arm.strategy]:
-                state = self.opened.states[arm.strategy]
-                tags = {**self.opened.tags, "data": plan.dataset.digest, "weights": plan.origin.identity}
-                tags |= state.tags if self.options.fresh else {}  # else the store says it already
-                state.run_id = self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy})
+        with self.opened.machine.claims.alone("opening", self.study.name):  # or each opens its own
+            for arm in plan.arms:
+                if self._todo[arm.strategy]:
+                    state = self.opened.states[arm.strategy]
+                    tags = {**self.opened.tags, "data": plan.dataset.digest, "weights": plan.origin.identity}
+                    tags |= state.tags if self.options.fresh else {}  # else the store says it already
+                    state.run_id = self.store.open_arm(study_run, arm, tags, {"strategy": arm.strategy})
 
     def _scheduler(self) -> tuple[Scheduler, Work]:
         options = self.options

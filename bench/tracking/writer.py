@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.core.errors import RefusedError
+from bench.core.errors import InputError, RefusedError
 from bench.core.hashing import canonical_json
 from bench.system import files
 from bench.system.processes import this_process
@@ -51,14 +51,25 @@ class Writer:
             run_id = self.create_run(name, tags)
             found = self._earliest(same)
             if not found or found.info.run_id == run_id:
-                self.write(run_id, [], params, {})
+                self._add(run_id, params, {})
                 return run_id
             self._connection.client.delete_run(run_id)  # another process was faster
         run_id = str(found.info.run_id)
         self._connection.client.update_run(run_id, status="RUNNING")
-        new = {k: v for k, v in params.items() if legal_name(k) not in found.data.params}
-        self.write(run_id, [], new, {**tags, "bench.process": this_process()})
+        self._add(run_id, params, {**tags, "bench.process": this_process()})
         return run_id
+
+    def _add(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+        """Write those params that a run has not, and tags; another process may be writing the same."""
+        for last in (False, True):
+            there = self._connection.client.get_run(run_id).data.params
+            try:
+                self.write(run_id, [], {k: v for k, v in params.items() if legal_name(k) not in there}, tags)
+            except InputError:
+                if last:
+                    raise
+            else:
+                return
 
     def _earliest(self, condition: str) -> Any:
         found = self._connection.search(condition)

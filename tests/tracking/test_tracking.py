@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -374,3 +375,19 @@ def test_tags_of_the_scenario_reach_the_run(sqlite_uri):
     _, arm = open_levels(store)
     tags = store.connection.client.get_run(record(store, arm, spec())).data.tags
     assert SCENARIO.items() <= tags.items()
+
+
+def test_several_open_one_run_at_the_same_moment(tmp_path, new_store):
+    """All of its params are written, and none is refused what another has just written."""
+    uri = new_store(tmp_path / "mlflow.db")
+    stores = [open_store(uri, "bench/small_similar", create=True) for _ in range(6)]
+    run_id = stores[0].open_study("small_similar", "a key", {}, {})
+    for attempt in range(1, 4):
+        params = {f"{attempt} {number}": number for number in range(40)}
+
+        def open_it(store, params=params):
+            return store.open_study("small_similar", "a key", {"a": "tag"}, params)
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert set(pool.map(open_it, stores)) == {run_id}
+        assert len(stores[0].connection.client.get_run(run_id).data.params) == attempt * len(params)
