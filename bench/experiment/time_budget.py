@@ -17,6 +17,7 @@ USUAL_STAGES = 6  # of a model, where only the share of its stages that are trai
 PRUNED = 0.5  # about this share of the steps of trials is left out, where they are pruned
 FORWARD = 1 / 3  # of a training step's time
 STARTING = 40.0  # seconds: opening data, weights and the store, and drawing the report
+FEW = 8  # images of a step that is measured on a CPU, where time is in proportion to them
 ENOUGH = 3  # trials and more, with all steps and five seeds: from there on larger images are worth more
 
 
@@ -76,7 +77,8 @@ def measured_step_seconds(study: Study, device: str) -> float:
     side = study.target.image_size
     model = build(study.source, study.head, 2, side, "he", 0)
     execution = Execution(chosen, "bf16" if training.precision == "bf16" else "fp32")
-    return measured_step(model, execution, side, training.batch_size)[1]
+    size = training.batch_size if chosen.startswith("cuda") else min(FEW, training.batch_size)
+    return measured_step(model, execution, side, size)[1] * training.batch_size / size
 
 
 def fit_to_minutes(
