@@ -103,7 +103,7 @@ def _sentence(
     if open_[0].difference.seeds == 1:
         return f"{opening} A single seed does not show how much seeds differ: run {seeds}."
     if seeds:
-        return f"{opening} If differences stay as they are, {seeds} seeds settle it."
+        return f"{opening} If differences stay as they are, about {seeds} seeds would settle it."
     if images:
         return (
             f"{opening} More seeds alone would not settle it: it takes about {images:,} test images, and not "

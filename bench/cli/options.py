@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,24 +30,14 @@ Named = Annotated[
         autocompletion=completion.subjects,
     ),
 ]
-StudyName = Annotated[
-    str | None,
-    typer.Option(
-        "--study",
-        metavar="NAME|PATH",
-        help="a study's name or its YAML file",
-        autocompletion=completion.studies,
-    ),
-]
-StudyNames = Annotated[
-    str | None,
-    typer.Option(
-        "--study",
-        metavar="NAME|PATH|all",
-        help="a name, a YAML file, or all on packaged data",
-        autocompletion=completion.studies,
-    ),
-]
+
+
+def _study(metavar: str, help_: str) -> Any:
+    return typer.Option("--study", metavar=metavar, help=help_, autocompletion=completion.studies)
+
+
+StudyName = Annotated[str | None, _study("NAME|PATH", "a study's name or its YAML file")]
+StudyNames = Annotated[str | None, _study("NAME|PATH|all", "a name, a YAML file, or all on packaged data")]
 Strategies = Annotated[
     list[str],
     typer.Option(

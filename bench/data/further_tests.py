@@ -37,8 +37,10 @@ def further_tests(target: Target, own: Dataset) -> dict[str, FurtherTest]:
     Raises:
         InputError: if one can't be used, or has a class that the study's data have not.
     """
-    found = {}
-    for name, data in (target.also_test or {}).items():
+    if not target.also_test:
+        return {}
+    found, ours = {}, {_digest(image) for image in own.images}
+    for name, data in target.also_test.items():
         where = f"target.also_test.{name}"
         try:
             other = load(
@@ -49,7 +51,7 @@ def further_tests(target: Target, own: Dataset) -> dict[str, FurtherTest]:
         renamed = _with_classes_of(own, other, where)
         indices = np.flatnonzero(renamed.parts == TEST)
         indices = _at_most(target.cap, indices if len(indices) else np.arange(len(renamed.labels)))
-        found[name] = FurtherTest(renamed, indices, _in_common(own, renamed, indices))
+        found[name] = FurtherTest(renamed, indices, sum(_digest(renamed.images[i]) in ours for i in indices))
     return found
 
 
@@ -69,12 +71,6 @@ def _at_most(cap: int | None, indices: np.ndarray) -> np.ndarray:
     if cap is None or len(indices) <= cap:
         return indices
     return indices[np.linspace(0, len(indices) - 1, cap).round().astype(np.int64)]
-
-
-def _in_common(own: Dataset, other: Dataset, indices: np.ndarray) -> int:
-    """Return how many images of one are also in the other, pixel for pixel."""
-    known = {_digest(image) for image in own.images}
-    return sum(_digest(other.images[index]) in known for index in indices)
 
 
 def _digest(image: np.ndarray) -> bytes:

@@ -15,7 +15,7 @@ from bench.data import loading, splits
 from bench.data.dataset import Dataset, Split
 from bench.data.picture_sizes import count_pictures, typical_size
 from bench.data.sources.table import METADATA
-from bench.experiment.time_budget import Images, TimeLimit, fit_to_minutes
+from bench.experiment.time_budget import PRUNED, Images, TimeLimit, fit_to_minutes
 from bench.study.allowance import DEFAULT_STEPS
 from bench.study.budgets import Budget
 from bench.study.loading import resolve, safe_name
@@ -32,7 +32,6 @@ PATIENCE = 3600.0  # seconds that training may take where there is no GPU
 # (reports/performance/scaling.csv).
 PIXELS_A_SECOND = 600 * 64**2 / 2.76 / 2
 TRAIN_ALL = 3  # of the default strategies train all stages; the others take little beside these
-PRUNED = 0.5  # about this share of the steps of trials is left out
 LEAST_SIDE, STRIDE = 64, 32  # pixels: of the smallest side a map of 2 x 2 is left
 SIDES = range(LEAST_SIDE, Target.model_fields["image_size"].default + 1, STRIDE)
 VAL_LABELS = 1000  # to choose by; every evaluation looks at all of them

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bench.core.errors import InputError
-from bench.experiment.plan import Plan
+from bench.experiment.plan import USUAL_STAGES, Plan
 from bench.strategies.registry import STRATEGIES
 from bench.study.allowance import DEFAULT_STEPS
 from bench.study.schema import Study, with_changes
 
-USUAL_STAGES = 6  # of a model, where only the share of its stages that are trained matters
 PRUNED = 0.5  # about this share of the steps of trials is left out, where they are pruned
 FORWARD = 1 / 3  # of a training step's time
 STARTING = 40.0  # seconds: opening data, weights and the store, and drawing the report
@@ -114,7 +113,7 @@ def fit_to_minutes(
             if took <= 60 * minutes:
                 return least, f"about {_minutes(took)} of {minutes:g} minutes: {_in_words(least)}"
     needed = _minutes(estimate(least, images, seconds))
-    what = f"{minutes:g} minutes are too few: {_in_words(least)} take about {needed} here"
+    what = f"{minutes:g} is too few: {_in_words(least)} take about {needed} minutes here"
     raise InputError(what, "--minutes", f"give {needed} or more, or fewer strategies with --strategy")
 
 

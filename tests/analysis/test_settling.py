@@ -30,7 +30,8 @@ def test_as_many_seeds_as_settle_it_and_not_one_less():
     assert not settles(0.03, spread.with_seeds(found.seeds - 1), 0.02, levels)
     assert found.command == f"bench run small_similar --seeds {found.seeds}"
     assert found.sentence == (
-        f"Open: how frozen differs from full. If differences stay as they are, {found.seeds} seeds settle it."
+        f"Open: how frozen differs from full. If differences stay as they are, "
+        f"about {found.seeds} seeds would settle it."
     )
 
 

@@ -68,7 +68,7 @@ def test_what_somebody_chose_stays(study):
 
 
 def test_too_few_minutes_are_refused_with_how_many_it_takes(study):
-    with pytest.raises(InputError, match=r"1 minutes are too few: .* take about \d+ here") as error:
+    with pytest.raises(InputError, match=r"1 is too few: .* take about \d+ minutes here") as error:
         fitted(study, 1)
     enough = int(error.value.remedy.split()[1])
     found, _ = fitted(study, enough)
