@@ -93,7 +93,7 @@ def speak(voice: Voice) -> None:
     """
     global _voice  # noqa: PLW0603 - there is one standard output
     if Voice.full not in {_voice, voice} and _voice is not voice:
-        raise InputError("--quiet and --json both say what is printed", "--json", "give one of them")
+        raise InputError("--quiet and --json both say what is printed", "", "give one of them")
     _voice = voice
 
 

@@ -76,7 +76,7 @@ def run(
     )
     if minutes and (counts or budget is not Budget.default):
         other = "--sizes" if counts else "--budget"
-        raise InputError(f"--minutes and {other} both say how much is run", "--minutes", "give one of them")
+        raise InputError(f"--minutes and {other} both say how much is run", "", "give one of them")
     asked = drafts(subject_of(named, study, data), changed, budget.value)
     options = Options(
         device, tracking_uri, fresh, jobs,

@@ -212,7 +212,8 @@ def _explain(error: ValidationError, where: str) -> InputError:
     message = _sentence(first)
     key = ".".join(part for part in location if part.isidentifier() or part.isdecimal()) or "study"
     given = "" if isinstance(first["input"], dict | Part) else f" (given: {str(first['input'])[:60]!r})"
-    more = f" and {error.error_count() - 1} more mistakes" if error.error_count() > 1 else ""
+    others = error.error_count() - 1
+    more = f" and {others} more mistake{'s' * (others > 1)}" if others else ""
     return InputError(f"{key}: {message}{given}{more}", where)
 
 
