@@ -14,6 +14,7 @@ from bench.core.hashing import digest
 from bench.core.runs import Arm, RunSpec, Value, derive_seed
 from bench.data.dataset import Dataset, Split
 from bench.models.factory import TransferModel, build, statistics, with_adapter, with_head
+from bench.models.small_maps import speed_up_small_maps
 from bench.models.weights import Origin
 from bench.strategies.plan import TransferPlan
 from bench.strategies.registry import STRATEGIES
@@ -202,7 +203,10 @@ class TrainingSetup:
     def _build(self, start: Any, seed: int) -> TransferModel:
         study = self.study
         classes = len(self.dataset.classes)
-        return build(study.source, study.head, classes, study.target.image_size, start, seed)
+        model = build(study.source, study.head, classes, study.target.image_size, start, seed)
+        if self.device == "cpu":
+            speed_up_small_maps(model)
+        return model
 
     def _route(self, model: TransferModel, plan: TransferPlan, number: int, parts: Split) -> Route:
         """Return images and the whole model; or stored features and what stands behind the frozen prefix."""

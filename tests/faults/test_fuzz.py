@@ -37,7 +37,7 @@ def test_nothing_made_up_is_more_than_refused(made_of, tmp_path):
     target = {studies: "study", pictures: "picture"}[made_of]
     limits = [f"-runs={RUNS}", "-timeout=20", "-rss_limit_mb=3000", "-seed=1", "-max_len=4000"]
     command = [sys.executable, str(FUZZ), target, f"-artifact_prefix={tmp_path}/", *limits, str(seeds)]
-    # Linux counts the peak memory of the parent as the child's, and a process of pytest grows: a small one between.
+    # Linux counts the parent's peak memory as the child's, and a process of pytest grows.
     between = ["sh", "-c", '"$@"; exit $?', "sh"]
     done = subprocess.run([*between, *command], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
