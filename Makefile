@@ -9,7 +9,7 @@ PYTEST := $(IN_VENV) pytest -n auto --maxprocesses 4 --dist loadfile --durations
 NO_PYTHON := error: there is no $(PYTHON); install Python 3.11 or newer, or name yours: add PYTHON=python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help environment run studies test test-slow test-lowest test-all audit benchmark statistics format constraints clean clean-cache
+.PHONY: help environment run studies test test-slow test-lowest test-all audit benchmark scaling statistics format constraints clean clean-cache
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ audit: environment ## look for known holes in the dependencies; needs the networ
 
 benchmark: environment ## measure speed beside what people do today, into reports/performance; some 15 minutes
 	$(IN_VENV) benchmarks $(ARGS)
+
+scaling: environment ## measure what a cluster costs (Ray, MLflow's server, PostgreSQL), into reports/scaling; some 10 minutes
+	$(IN_VENV) benchmarks.scaling $(ARGS)
 
 statistics: environment ## simulate how often verdicts are wrong, into reports/statistics; some 20 minutes
 	$(IN_VENV) benchmarks.statistics $(ARGS)

@@ -36,7 +36,7 @@ def measure(folder, runs):
     plan = make_plan(trials=1, seeds=2 * runs)
     store = open_store(f"sqlite:///{folder}/mlflow.db", "bench/durability", create=True)
     study_run = store.open_study(plan.study.name, plan.key, {}, {})
-    arm_run = store.open_arm(study_run, plan.arms[0], {}, {}, "plan")
+    arm_run = store.open_arm(study_run, plan.arms[0], {}, {})
     files = {"weights.safetensors": os.urandom(WEIGHTS), "predictions.csv": os.urandom(PREDICTIONS)}
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -65,7 +65,7 @@ def fill(store, plan, folder):
     truth = [CLASSES[label] for label in plan.dataset.labels[plan.splits[1].test]]
     names = [plan.dataset.names[index] for index in plan.splits[1].test]
     for level, arm in enumerate(plan.arms):
-        arm_run = store.open_arm(study_run, arm, {}, {}, "plan")
+        arm_run = store.open_arm(study_run, arm, {}, {})
         for number in range(plan.study.tuning.trials):
             spec = RunSpec(arm, {"learning_rate": 1 / (1 + number), "weight_decay": 0.1}, 0, Purpose.TRIAL)
             live = store.start(spec, arm_run, f"trial {number}", {}, {"trial": number})

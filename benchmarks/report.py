@@ -1,6 +1,6 @@
 """Write what the benchmark measured: tables, plots, and the numbers behind them.
 
-python -m tests.performance.report     draws the report in reports/performance anew, measures nothing
+python -m benchmarks.report     draws the report in reports/performance anew, measures nothing
 """
 
 import json

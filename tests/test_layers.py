@@ -26,7 +26,7 @@ FLOORS = [
 ]
 FLOOR = {f"bench.{name}": floor for floor, names in enumerate(FLOORS) for name in names.split()}
 FLOOR["bench"] = len(FLOORS)  # the version
-DOORS = {"mlflow": "bench.tracking", "optuna": "bench.tuning"}
+DOORS = {"mlflow": "bench.tracking", "optuna": "bench.tuning", "ray": "bench.experiment"}
 HEAVY = ["matplotlib", "mlflow", "optuna", "pandas", "sklearn", "timm", "torch"]
 
 

@@ -167,7 +167,7 @@ def report(tmp_path_factory):
         f"source: {{model: timm/resnet10t, weights: {folder / 'weights.pth'}}}\n"
         f"target: {{data: {folder / 'images'}, image_size: 32}}\n"
         "strategies: [feature_extractor, full]\n"
-        "training: {epochs: 2, batch_size: 12, compile: never}\ntuning: {trials: 2}\nseeds: 2\n"
+        "training: {epochs: 2, batch_size: 12}\ntuning: {trials: 2}\nseeds: 2\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))

@@ -67,6 +67,13 @@ Tracking = Annotated[
     str | None,
     typer.Option(metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else a local file"),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="run on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; needs a server's URI",
+    ),
+]
 Output = Annotated[Path, typer.Option(metavar="DIR", help="where reports go")]
 Sizes = Annotated[
     str | None,

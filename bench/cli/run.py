@@ -10,6 +10,7 @@ from bench.cli import console, report
 from bench.cli.options import (
     Budget,
     BudgetOption,
+    Cluster,
     Data,
     Debug,
     Device,
@@ -50,6 +51,7 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="processes that share the runs; default: as many as fit")
     ] = None,
+    cluster: Cluster = None,
     sizes: Sizes = None,
     data: Data = None,
     tracking_uri: Tracking = None,
@@ -80,7 +82,7 @@ def run(
     asked = drafts(subject_of(named, study, data), changed, budget.value)
     options = Options(
         device, tracking_uri, fresh, jobs,
-        deterministic=deterministic, budget=budget.value, sizes=bool(counts),
+        deterministic=deterministic, cluster=cluster, budget=budget.value, sizes=bool(counts),
     )  # fmt: skip
     _check([draft.study for draft in asked], counts, options, output)
     with sigterm_interrupts():
@@ -102,13 +104,31 @@ def _check(studies: "Sequence[Study]", counts: list[int], options: "Options", ou
     from bench.system.files import check_writable
     from bench.tracking.store_uri import resolve_uri
 
-    check_wish(options.device)
+    if options.cluster:
+        _check_cluster(options)
+    else:
+        check_wish(options.device)
     check_writable(output, "--output")
     if options.tracking_uri:
         resolve_uri(options.tracking_uri)
     for study in _with_sizes(studies, counts):
         check_strategies(study)
         split_name(study.source.model)
+
+
+def _check_cluster(options: "Options") -> None:
+    """Connect to the cluster, if it is there and the run store is one that its nodes can reach."""
+    from bench.experiment.scheduler.cluster import connect
+    from bench.system.hardware import check_device
+    from bench.tracking.store_uri import is_server, resolve_uri, shown
+
+    check_device(options.device)
+    uri = resolve_uri(options.tracking_uri)
+    if not is_server(uri):
+        what = f"{shown(uri)} is a database, and the nodes of a cluster speak to an MLflow server"
+        remedy = "start one (`mlflow server`, or docker/compose.yaml) and add --tracking-uri http://HOST:5000"
+        raise InputError(what, "--cluster", remedy)
+    connect(options.cluster or "")
 
 
 def _with_sizes(studies: "Sequence[Study]", counts: list[int]) -> "list[Study]":

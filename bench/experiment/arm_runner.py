@@ -1,10 +1,12 @@
 """Do the jobs of one arm: each seed's tuning, and its final run."""
 
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.core.errors import InputError, StoreAwayError
 from bench.core.runs import Arm, Purpose, RunResult, RunSpec
 from bench.experiment.arm_state import ArmSnapshot, ArmState
 from bench.experiment.events import Message, OnEvent, RunsSkipped
@@ -14,12 +16,15 @@ from bench.experiment.plan import plan
 from bench.experiment.run_logger import PlannedRun
 from bench.experiment.scheduler.base import DoJob, Job
 from bench.study.schema import Study
+from bench.study_record.read import EXPERIMENT
+from bench.tracking.connection import Connection
 from bench.tuning.trials import Asked
 
 if TYPE_CHECKING:
     from bench.training.problem import PruningCallback
 
-POLL_SECONDS = 0.5  # until another command is asked again whether it is done
+POLL_SECONDS = 0.5  # until another command is asked again whether it is done, or a store whether it is back
+PATIENCE_SECONDS = 1800.0  # with a store that is away, once a job is done on a machine of its own
 
 
 @dataclass(eq=False)
@@ -95,6 +100,9 @@ class WorkHere:
 
     study: OpenStudy
 
+    def check(self) -> None:
+        """Do nothing: the study is open."""
+
     def open(self, _emit: OnEvent) -> DoJob:
         """Return what does a job; the study says itself where its events go."""
         runners = {arm.strategy: ArmRunner(self.study, arm) for arm in self.study.plan.arms}
@@ -103,14 +111,49 @@ class WorkHere:
 
 @dataclass(frozen=True)
 class WorkElsewhere:
-    """The jobs of a study that is opened where they are done: see `scheduler.base.Work`."""
+    """The jobs of a study that is opened where they are done: see `scheduler.base.Work`.
+
+    Args:
+        study: what is run.
+        options: how it is run.
+        experiment_id: of its experiment in the store.
+        arms: what is known of them, by strategy.
+        key: of the study's plan.
+        apart: with a BENCH_HOME of its own, whose outbox nobody else delivers.
+    """
 
     study: Study
     options: Options
     experiment_id: str
-    arms: Mapping[str, ArmSnapshot]  # by strategy
+    arms: Mapping[str, ArmSnapshot]
+    key: str
+    apart: bool = False
+
+    def check(self) -> None:
+        """Open data, weights and store, as each job here will; InputError if they are missing, or others."""
+        if plan(self.study).key != self.key:
+            what = f"its data or weights are not those that {socket.gethostname()} was given"
+            remedy = "every node must see the same files under the same path"
+            raise InputError(what, self.study.target.data, remedy)
+        Connection(self.options.tracking_uri, EXPERIMENT.format(study=self.study.name), create=False)
 
     def open(self, emit: OnEvent) -> DoJob:
         """Open the study; return what does a job."""
-        laid_out = plan(self.study)
-        return WorkHere(OpenStudy(laid_out, self.options, emit, self.experiment_id, self.arms)).open(emit)
+        study = OpenStudy(plan(self.study), self.options, emit, self.experiment_id, self.arms)
+        do = WorkHere(study).open(emit)
+        return (lambda job: do(job) and _deliver(study)) if self.apart else do
+
+
+def _deliver(study: OpenStudy) -> bool:
+    """Return True once all that was written is in the store; StoreAwayError if that is away for too long."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            study.store.settle()
+        except StoreAwayError as error:
+            if time.monotonic() > until:
+                raise
+            study.emit(Message(f"{error}; what is done waits for it", once=True))
+            time.sleep(POLL_SECONDS)
+        else:
+            return True

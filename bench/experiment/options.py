@@ -14,6 +14,7 @@ class Options:
     jobs: int | None = None  # processes; None: as many as the device has room for
     threads: int | None = None  # of each process; None: all processors
     deterministic: bool = False  # the same bits each time on a GPU too
+    cluster: str | None = None  # the address of a Ray cluster; None: this machine
     budget: str = "default"  # the name of the preset, which `bench report` looks for
     sizes: bool = False  # one of several numbers of training labels, which `bench report` passes over
     began: float = field(default_factory=time.time)  # seconds since 1970: an earlier failure is tried again

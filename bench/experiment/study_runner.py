@@ -13,7 +13,8 @@ from bench.experiment.options import Options
 from bench.experiment.plan import USUAL_STAGES, Plan
 from bench.experiment.progress import Progress
 from bench.experiment.scheduler.base import Job, Scheduler, Work
-from bench.experiment.scheduler.capacity import choose_count
+from bench.experiment.scheduler.capacity import choose_count, gpus_for
+from bench.experiment.scheduler.cluster import RayScheduler, share_of
 from bench.experiment.scheduler.processes import ProcessScheduler
 from bench.experiment.scheduler.serial import SerialScheduler
 from bench.strategies.registry import STRATEGIES
@@ -21,6 +22,7 @@ from bench.study_record import facts, read, write
 from bench.study_record.facts import flat
 from bench.system.hardware import usable_cpus
 from bench.tracking.frames import FoundRun, FoundStudy
+from bench.tracking.lease import Lease
 from bench.tracking.system_metrics import system_metrics
 
 if TYPE_CHECKING:
@@ -32,14 +34,18 @@ class StudyRunner:
 
     def __init__(self, plan: Plan, options: Options, progress: Progress) -> None:
         self.plan, self.study, self.options, self.progress = plan, plan.study, options, progress
-        self.opened = OpenStudy(plan, options, progress.on_event)
+        # What a cluster has is not what this machine has, which does no more than the baselines.
+        here = replace(options, device="auto") if options.cluster else options
+        self.opened = OpenStudy(plan, here, progress.on_event)
         self.store = self.opened.store
         self._over: dict[str, set[int]] = {}  # strategy to seeds that are done, or failed in this command
+        self._leased: Lease | None = None
         self._todo: dict[str, set[int]] = {}  # strategy to seeds that were scheduled and are not over
 
     def run(self) -> None:
         """Do all runs that are missing."""
-        with self.opened.machine.claims.take_part(self.study.name, alone=self.options.fresh):
+        claims = self.opened.machine.claims
+        with claims.take_part(self.study.name, alone=self.options.fresh), self._lease():
             if self.options.fresh:
                 self._forget()
             for arm in self.plan.arms:
@@ -54,6 +60,15 @@ class StudyRunner:
                         jobs = self._jobs()
                     self._do_baselines(baselines, study_run)
             self.store.settle()
+
+    @contextmanager
+    def _lease(self) -> Iterator[None]:
+        """On a cluster, be the one command on any machine that hands out this study's jobs."""
+        if not self.options.cluster:
+            yield
+            return
+        with Lease(self.store.connection, self.study.name, self.progress.say) as self._leased:
+            yield
 
     def _is_missing(self, baseline: Arm) -> bool:
         """Say whether a run of a baseline is not done."""
@@ -133,17 +148,35 @@ class StudyRunner:
     def _scheduler(self) -> tuple[Scheduler, Work]:
         options = self.options
         pixels = self.study.training.batch_size * self.study.target.image_size**2
+        if options.cluster:
+            return self._on_cluster(pixels)
         count = choose_count(options.jobs, options.device, self._most_at_once(), pixels)
         if count == 1:
             return SerialScheduler(), WorkHere(self.opened)
         self.progress.side_by_side = count
+        gpus = gpus if len(gpus := gpus_for(options.device)) > 1 else []
         shared = replace(options, threads=options.threads or max(1, usable_cpus() // count))
+        return ProcessScheduler(count, gpus), self._work_elsewhere(shared)
+
+    def _on_cluster(self, pixels: int) -> tuple[Scheduler, Work]:
+        options = self.options
+        share = share_of(options.device, pixels, self._most_at_once())
+        self.progress.side_by_side = min(share.at_once, options.jobs or share.at_once)
+        address = self.store.connection.uri
+        each = replace(
+            options, device=share.device, threads=share.threads, tracking_uri=address, cluster=None
+        )
+        return RayScheduler(share, options.jobs), self._work_elsewhere(each, apart=True)
+
+    def _work_elsewhere(self, options: Options, *, apart: bool = False) -> WorkElsewhere:
         arms = {strategy: state.taken() for strategy, state in self.opened.states.items()}
         experiment_id = self.store.connection.experiment_id
-        return ProcessScheduler(count), WorkElsewhere(self.study, shared, experiment_id, arms)
+        return WorkElsewhere(self.study, options, experiment_id, arms, self.plan.key, apart)
 
     def _on_done(self, job: Job) -> None:
         """Note that a job is done."""
+        if self._leased:
+            self._leased.check()
         todo = self._todo[job.strategy]
         todo -= {job.seed}
         self._over[job.strategy].add(job.seed)
@@ -181,7 +214,7 @@ class StudyRunner:
             status = "KILLED"
             raise
         finally:
-            self.store.fail_leftovers(run_id, at_the_end=True)
+            self.store.fail_leftovers(run_id, at_the_end=True, alone=self._leased is not None)
             self.store.writer.close(run_id, status)
 
     def _open_run(self) -> str:
@@ -192,7 +225,7 @@ class StudyRunner:
         settings = flat(study.model_dump(mode="json"))
         with self.opened.machine.claims.alone("opening", study.name):  # or each opens its own
             run_id = store.open_study(study.name, self.plan.key, tags, settings, labels)
-        store.fail_leftovers(run_id)
+        store.fail_leftovers(run_id, alone=self._leased is not None)
         dataset = self.plan.dataset
         store.writer.log_dataset(run_id, dataset.name, dataset.digest, dataset.origin)
         found = read.find(store, self.plan.key)

@@ -192,8 +192,8 @@ class Training(Part):
     dice: Above | None = None  # weight beside cross-entropy; segmentation only
     gradient_clip: Above | None = 1.0  # global 2-norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    # of steps that train all stages; not set: where it pays
-    compile: Literal["always", "never"] | None = None
+    # steps that train all stages
+    compile: Literal["always", "never"] = "never"
 
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> "Training":

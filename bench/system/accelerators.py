@@ -1,5 +1,6 @@
 """What can be known of GPUs without torch, whose import takes seconds."""
 
+import os
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,17 @@ KERNEL = Path("/proc/sys/kernel/osrelease")
 def may_have_gpu(devices: Path = Path("/dev")) -> bool:
     """Say whether a driver shows a GPU that the installed torch could use."""
     return not _torch_version().endswith("+cpu") and any((devices / name).exists() for name in DEVICES)
+
+
+def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
+    """Return the GPUs that a process started now would see, as `CUDA_VISIBLE_DEVICES` names them."""
+    if not may_have_gpu(devices):
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    numbers = sorted(int(number) for d in devices.glob("nvidia*") if (number := d.name[6:]).isdecimal())
+    return [str(place) for place, _ in enumerate(numbers)] or ["0"]
 
 
 def check_wish(device: str) -> None:

@@ -21,6 +21,11 @@ PACKAGES = {"bench": "transfer-bench"} | {
 }
 
 
+def library_versions() -> dict[str, str]:
+    """Return the version of each library that decides a number, and of bench, by name; those installed."""
+    return {name: version for name, package in PACKAGES.items() if (version := _version(package))}
+
+
 def describe(device: str = "", *, commit: bool = True) -> dict[str, Value]:
     """Return the environment as flat names and values.
 
@@ -33,7 +38,7 @@ def describe(device: str = "", *, commit: bool = True) -> dict[str, Value]:
         Versions by package (those installed), `python`, `platform`, `processor`, `logical_cpus`,
         `usable_cpus`, `memory_bytes`, `git_commit` (if there is one), and torch's part.
     """
-    found: dict[str, Value] = {name: v for name, package in PACKAGES.items() if (v := _version(package))}
+    found: dict[str, Value] = {**library_versions()}
     found |= {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

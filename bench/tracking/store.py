@@ -97,20 +97,21 @@ class RunStore:
             self.writer, lambda: self.writer.create_run(name, everything), {**params, **spec.params}
         )
 
-    def fail_leftovers(self, study_run_id: str, *, at_the_end: bool = False) -> int:
+    def fail_leftovers(self, study_run_id: str, *, at_the_end: bool = False, alone: bool = False) -> int:
         """End as KILLED what a killed process left RUNNING in this study; return how many.
 
-        A process that is killed can't end its runs. Only those whose process ran on this host are judged.
+        A process that is killed can't end its runs. Only those whose process ran on this host are judged, or
+        all, if this command is `alone`: no other does runs of this study before this is called, or after.
         At the end of all runs those of this process are left over too: a server that hung may have begun one
         more than once. With an outbox, a store that is away is left alone.
         """
         if not self._late:
-            return self._fail_leftovers(study_run_id, at_the_end)
+            return self._fail_leftovers(study_run_id, at_the_end, alone)
         with suppress(StoreAwayError):
-            return self._fail_leftovers(self._late.resolve(study_run_id), at_the_end)
+            return self._fail_leftovers(self._late.resolve(study_run_id), at_the_end, alone)
         return 0
 
-    def _fail_leftovers(self, study_run_id: str, at_the_end: bool) -> int:
+    def _fail_leftovers(self, study_run_id: str, at_the_end: bool, alone: bool) -> int:
         search = self.connection.search
         arms = search(f"tags.\"mlflow.parentRunId\" = '{study_run_id}'")
         family = {study_run_id, *(run.info.run_id for run in arms)}
@@ -118,7 +119,7 @@ class RunStore:
             run.info.run_id
             for run in search("attributes.status = 'RUNNING'")
             if {run.info.run_id, run.data.tags.get("mlflow.parentRunId")} & family
-            and _is_left(run.data.tags, at_the_end)
+            and _is_left(run.data.tags, at_the_end, alone)
         ]
         for run_id in left:
             self.writer.end_leftover(run_id)
@@ -204,7 +205,7 @@ def open_study_store(uri: str | None, experiment: str, experiment_id: str = "") 
     return RunStore(connection, Outbox(home / "outbox" / name))
 
 
-def _is_left(tags: Mapping[str, str], at_the_end: bool) -> bool:
-    process = tags.get("bench.process", "::")
-    ours = process == this_process() and tags.get("purpose") in {"trial", "final"}
-    return has_ended(process) or (at_the_end and ours)
+def _is_left(tags: Mapping[str, str], at_the_end: bool, alone: bool) -> bool:
+    process, trains = tags.get("bench.process", "::"), tags.get("purpose") in {"trial", "final"}
+    ours = process == this_process() and at_the_end
+    return has_ended(process) or (trains and (ours or alone))

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -15,11 +16,13 @@ from bench.core.hashing import canonical_json
 from bench.system import files
 from bench.system.processes import this_process
 from bench.system.provenance import git_commit
+from bench.tracking import store_uri
 from bench.tracking.connection import Connection
 from bench.tracking.live_run import End, Point
 
 METRICS, OTHERS = 800, 100  # in a batch; MLflow takes 1,000 entries, 100 params, 100 tags
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # characters
+SETTLE_SECONDS = 0.5  # longer than it takes until all see a run that was begun
 LONGEST_DATASET, LONGEST_SOURCE = 500, 65_000  # the same: of a data set's name, and of where it is from
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description, in Markdown
 
@@ -43,12 +46,15 @@ class Writer:
         """Return the id of the run of the same purpose and `bench.key`, RUNNING again, or of a new one.
 
         Params that it has already are left as they are: MLflow refuses to change them. Where two processes
-        begin one at the same time, both take the earlier.
+        begin one at the same time, both take the earlier: they look again when each can see the other's.
+        Those of one machine, whose store is a file, wait for each other before.
         """
         same = f"tags.\"bench.key\" = '{tags['bench.key']}' and tags.purpose = '{tags['purpose']}'"
         found = self._earliest(same)
         if not found:
             run_id = self.create_run(name, tags)
+            if store_uri.sqlite_file(self._connection.uri) is None:
+                time.sleep(SETTLE_SECONDS)
             found = self._earliest(same)
             if not found or found.info.run_id == run_id:
                 self._add(run_id, params, {})

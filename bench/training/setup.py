@@ -1,7 +1,6 @@
 """Set up the runs of a study for training: models, execution and inputs, shared by all runs of a process."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +17,11 @@ from bench.models.small_maps import speed_up_small_maps
 from bench.models.weights import Origin
 from bench.strategies.plan import TransferPlan
 from bench.strategies.registry import STRATEGIES
-from bench.study.allowance import evaluation_steps
 from bench.study.schema import Study
 from bench.system.notices import warn_once
 from bench.system.provenance import describe
 from bench.training.cached_features import Features
-from bench.training.compilation import LONG, compiled_where_it_pays
+from bench.training.compilation import compiled_if_wished
 from bench.training.devices import choose_device, configure
 from bench.training.execution import Execution
 from bench.training.feature_store import FeatureStore
@@ -104,19 +102,14 @@ class TrainingSetup:
         return Execution(self.device, precision)
 
     def _execution_of_all_stages(self, images: int) -> Execution:
-        """Return how the whole model is trained with so many images: compiled, where that pays."""
+        """Return how the whole model is trained with so many images: compiled, if that is asked for."""
         if not self.compute.measures:
             return self.execution
         if images not in self._compiled:
-            study, training = self.study, self.study.training
-            strategies = [STRATEGIES[name] for name in study.strategies]
-            plans = [strategy.plan(len(self.stages), strategy.defaults) for strategy in strategies]
-            runs = sum(plan.trains_all for plan in plans) * study.tuning.trials * study.most_seeds
-            sizes = Counter(len(batch) for batch in batches(np.arange(images), training.batch_size))
-            taken = evaluation_steps(training, images)[-1] * runs
-            steps = {size: round(taken * count / sizes.total()) for size, count in sizes.items()}
-            self._compiled[images] = compiled_where_it_pays(
-                self.execution, training, lambda: self._build("he", 0), study.target.image_size, steps
+            training, side = self.study.training, self.study.target.image_size
+            sizes = {len(batch) for batch in batches(np.arange(images), training.batch_size)}
+            self._compiled[images] = compiled_if_wished(
+                self.execution, training, lambda: self._build("he", 0), side, sorted(sizes)
             )
         return self._compiled[images]
 
@@ -125,9 +118,6 @@ class TrainingSetup:
         training, tried = self.study.training, []
         if must_measure_precision(training, self.device):
             tried.append("precision: fp32 or bf16, whichever trains faster")
-        if training.compile is None:
-            minutes = round(LONG / 60)
-            tried.append(f"compiling steps that train all stages, if they take more than {minutes} minutes")
         if training.compile == "always":
             tried.append("compiling steps that train all stages")
         return tried

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from bench.experiment.plan import plan
 from bench.experiment.progress import Progress
 from bench.experiment.scheduler import processes
 from bench.experiment.scheduler.base import Job, JobError
-from bench.experiment.scheduler.capacity import choose_count
+from bench.experiment.scheduler.capacity import choose_count, gpus_for
 from bench.experiment.scheduler.processes import ProcessScheduler
 from bench.experiment.scheduler.serial import SerialScheduler
 from bench.experiment.study_runner import StudyRunner
 from bench.study.loading import load
+from bench.system.accelerators import visible_gpus
 from bench.tracking.frames import SECONDS
 
 OF_FULL = [Job("full", seed) for seed in (1, 2, 3)]
@@ -71,6 +73,18 @@ class Raising:
         def do(job):
             emit(Message("tried"))
             raise self.error(*self.arguments)
+
+        return do
+
+
+class Seeing:
+    """Say which GPU a process sees, and take some time, so that there are two."""
+
+    def open(self, emit):
+        def do(_job):
+            emit(Message(os.environ["CUDA_VISIBLE_DEVICES"]))
+            time.sleep(0.2)
+            return True
 
         return do
 
@@ -206,6 +220,23 @@ def test_a_gpu_is_shared_only_where_that_is_known_to_be_right(monkeypatch, reaso
     monkeypatch.setattr("bench.system.accelerators.why_not_shared", lambda: reason)
     assert choose_count(3, "cuda", 5, 1) == count
     assert choose_count(3, "cpu", 5, 1) == 3
+
+
+def test_processes_are_spread_over_the_gpus(tmp_path, monkeypatch):
+    """Each sees one; those that a process of the user's own choice sees are all that there are."""
+    monkeypatch.setattr("bench.system.accelerators.may_have_gpu", lambda *_: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert gpus_for("auto") == gpus_for("cuda") == ["3", "5"]
+    assert gpus_for("cuda:1") == gpus_for("cpu") == []
+    assert choose_count(None, "cuda", 5, 1) == 2
+    assert choose_count(None, "cuda:1", 5, 1) == 1
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert visible_gpus(tmp_path) == ["0", "1", "2"]
+    events = []
+    ProcessScheduler(2, ["3", "5"]).run(JOBS, Seeing(), lambda _job: None, events.append)
+    assert {event.text for event in events} == {"3", "5"}
 
 
 @pytest.mark.slow

@@ -193,3 +193,18 @@ def test_first_come_verdict_results_recipe_cost_and_examples_and_all_else_is_fol
         "all => all.filter(h => !h.closest('details')).map(h => h.textContent)"
     )
     assert shown == ["Results", "Recipe", "Cost", "Examples", "Do it again"]
+
+
+def test_what_is_pointed_at_is_said(open_page):
+    page = open_page("small_similar")
+    picture = page.locator("[data-spots]").first
+    left, top, words = picture.evaluate("one => JSON.parse(one.dataset.spots).at(-1)")
+    box = picture.locator("img").bounding_box()
+    tip = page.locator(".tip")
+    assert not tip.is_visible()
+    page.mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
+    assert tip.inner_text() == words
+    assert words.startswith(("scratch: 0.", "feature_extractor: 0.", "partial: 0.", "full: 0.", "disc"))
+    page.mouse.move(2, 2)
+    assert not tip.is_visible()
+    assert page.complaints == []

@@ -94,12 +94,12 @@ def free_port():
 
 
 @contextmanager
-def serving(uri, folder):
+def serving(uri, folder, before=()):
     """Run `run_ui` as a person would: yield the process and the address that it prints, then press Ctrl-C."""
     code = f"from bench.tracking.ui import run_ui; run_ui({uri!r}, '127.0.0.1', {free_port()})"
     environment = {**os.environ, "BENCH_HOME": str(folder)}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+        [*before, sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
     )
     try:
         line = process.stdout.readline()

@@ -1,12 +1,14 @@
 """A SQLite store that can only be read, as another user's may be, is read from a copy."""
 
+import json
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
 from bench.tracking.store import open_store
-from tests.support.tracking_contract import open_levels, record, spec
+from tests.support.tracking_contract import open_levels, record, serving, spec
 from tests.support.unprivileged import only_to_read, unprivileged
 
 CODE = """
@@ -47,3 +49,17 @@ def test_its_runs_are_read_and_it_is_said_that_it_is_a_copy(home):
     assert found == "1"
     assert "the run store can't be opened" in refused
     assert f"{home}/mlflow.db can only be read; the report is of a copy of what it holds now" in errors
+
+
+@pytest.mark.slow
+def test_its_runs_are_shown_from_a_copy(home, tmp_path):
+    with serving(f"sqlite:///{home}/mlflow.db", tmp_path, unprivileged()) as (_, page):
+        asked = urllib.request.Request(
+            f"{page.partition('/#')[0]}/api/2.0/mlflow/runs/search",
+            json.dumps({"experiment_ids": ["1"], "filter": "tags.purpose = 'final'"}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            (run,) = json.load(answer)["runs"]
+    assert run["info"]["status"] == "FINISHED"
+    assert not [path for path in home.iterdir() if path.name.startswith("mlflow.db.")]

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -48,6 +49,18 @@ class TestServer(StoreContract):
         with requests.Session() as session:  # tries again, as MLflow's client does and a person would
             session.mount("http://", HTTPAdapter(max_retries=Retry(total=6, backoff_factor=0.5)))
             assert b"<title>MLflow" in session.get(url, timeout=30).content
+
+    def test_several_begin_one_run_at_the_same_moment(self, uri):
+        """As two homes do: no lock orders them, and all take the same one."""
+        stores = [open_store(uri, "bench/at once", create=True) for _ in range(6)]
+        with ThreadPoolExecutor(len(stores)) as pool:
+            for attempt in range(3):
+                opened = pool.map(
+                    lambda store, n=attempt: store.open_study("at once", f"key {n}", {}, {}), stores
+                )
+                assert len(set(opened)) == 1
+        studies = stores[0].connection.search("tags.purpose = 'study'")
+        assert len(studies) == 3
 
     def test_its_port_is_busy_for_another(self, uri, tmp_path):
         with pytest.raises(InputError, match=r"--port: port .* can't be used .*choose another"):

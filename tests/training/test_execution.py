@@ -1,6 +1,5 @@
 """Pieces of work on the threads of a processor: each alone, nothing changed after. Compiled steps."""
 
-import json
 import threading
 import time
 from dataclasses import replace
@@ -12,9 +11,8 @@ from bench.core.errors import InputError
 from bench.models.partial_forward import Prefix, replica
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
-from bench.system.locations import cache
 from bench.training import compilation
-from bench.training.compilation import compiled_where_it_pays
+from bench.training.compilation import compiled_if_wished
 from bench.training.devices import each_on_a_thread
 from bench.training.execution import Execution
 from bench.training.inputs import batches
@@ -120,31 +118,16 @@ def small_model():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
 
 
-def found(training, steps, model=small_model):
-    return compiled_where_it_pays(CPU, training, model, 16, {32: steps})
+def found(training, model=small_model):
+    return compiled_if_wished(CPU, training, model, 16, [32])
 
 
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+def test_nothing_is_compiled_unasked(monkeypatch):
+    def never(*_):
+        raise AssertionError("nothing is tried")
 
-
-def kept_seconds():
-    return [json.loads(path.read_text()) for path in sorted((cache() / "steps").glob("*.json"))]
-
-
-def test_a_short_study_is_not_compiled_and_a_step_is_measured_once(own_cache):
-    assert found(Training(compile="never"), 10**9) == CPU
-    assert not (cache() / "steps").exists(), "nothing to be decided by a measurement"
-    assert found(Training(), 100) == CPU
-    (seconds,) = kept_seconds()
-    (path,) = (cache() / "steps").glob("*.json")
-    path.write_text("[1, 7]")
-    assert found(Training(), 200) == CPU
-    assert kept_seconds() == [[1, 7]]
-    path.write_text('{"half": ')
-    assert found(Training(), 200) == CPU
-    assert len(kept_seconds()[0]) == len(seconds) == 2
+    monkeypatch.setattr(compilation, "time_step", never)
+    assert found(Training()) == found(Training(compile="never")) == CPU
 
 
 class Splitting(torch.nn.Conv2d):
@@ -155,33 +138,12 @@ class Splitting(torch.nn.Conv2d):
         return super().forward(images)
 
 
-def test_what_cannot_be_compiled_is_said_and_left_alone(caplog):
+def test_what_cannot_be_compiled_is_said():
     def model():
         return torch.nn.Sequential(Splitting(3, 8, 3))
 
-    assert found(Training(), 10**9, model) == CPU
-    assert "training steps are not compiled" in caplog.text
-    with pytest.raises(InputError, match="can't be compiled here"):
-        found(Training(compile="always"), 1, model)
-
-
-def test_that_compiling_does_not_pay_is_said_once(monkeypatch, caplog):
-    """Where a step takes 2 s, compiled 1.99 s, and compiling it a minute."""
-    seconds = {(): (2.0, 2.0), (32,): (61.99, 1.99)}
-    monkeypatch.setattr(compilation, "measured_step", lambda _model, way, *_of: seconds[way.compiled])
-    for _ in range(2):
-        assert found(Training(), 1000) == CPU
-    assert [record.getMessage() for record in caplog.records] == [
-        "training steps are not compiled: it takes 60 s and would save 10 s"
-    ]
-
-
-@pytest.mark.slow
-def test_compiled_where_it_saves_more_than_it_costs(own_cache):
-    long = found(Training(), 10**9)
-    (first, later), (_, eager) = sorted(kept_seconds(), reverse=True)
-    assert first > 10 * later, "compiling is the longer of the first steps"
-    assert bool(long.compiled) is (10**9 * (eager - later) >= 2 * (first - later))
+    with pytest.raises(InputError, match=r"training\.compile: the model can't be compiled here"):
+        found(Training(compile="always"), model)
 
 
 @pytest.mark.slow
@@ -194,9 +156,9 @@ def test_compiled_steps_give_what_others_give(dataset, random_weights):  # noqa:
         made = problem_for(STRATEGIES["full"], source, dataset)
         return replace(made, train=made.train[:11], training=training, execution=way)
 
-    sizes = dict.fromkeys(map(len, batches(problem(CPU).train, 5)), 1)
-    assert set(sizes) == {3, 4}
-    fast = compiled_where_it_pays(CPU, training, lambda: problem(CPU).model, SIDE, sizes)
+    sizes = {len(batch) for batch in batches(problem(CPU).train, 5)}
+    assert sizes == {3, 4}
+    fast = compiled_if_wished(CPU, training, lambda: problem(CPU).model, SIDE, sizes)
     assert set(fast.compiled) == {3, 4}
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     eager, compiled = train(problem(CPU)).curve, train(problem(fast)).curve

@@ -29,6 +29,12 @@ OnDone = Callable[[Job], None]
 class Work(Protocol):
     """How jobs are done. It can be pickled, and is opened once in each place where any are done."""
 
+    def check(self) -> None:
+        """Make ready what all jobs of a machine share; InputError if none can be done there.
+
+        Asked once of each machine, where there are several.
+        """
+
     def open(self, emit: OnEvent) -> DoJob:
         """Make ready what jobs need; return what does one.
 

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,16 +15,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from bench.core.errors import InputError
-from bench.experiment.events import JobLost, Message, OnEvent
-from bench.experiment.scheduler.base import Job, JobError, OnDone, Work
+from bench.experiment.events import Message, OnEvent
+from bench.experiment.scheduler.base import DoJob, Job, JobError, OnDone, Work
+from bench.experiment.scheduler.outcomes import Crashed, Done, LogToScheduler, Losses, Refused, outcome_of
 from bench.system import signals, sockets
-from bench.system.notices import ONCE
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-MOST_DEATHS = 3  # of processes, over the same job
 PRELOADED = (
     "bench.experiment.run_executor",
     "bench.tuning.tuner",
@@ -38,40 +35,21 @@ GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # what a pipe raises w
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a worker sends at the end of a job.
+class ProcessScheduler:
+    """Does jobs in `count` processes.
 
     Args:
-        done: or another command is doing it.
+        count: of processes.
+        gpus: over which they are spread, as `CUDA_VISIBLE_DEVICES` names them; none: each sees them all.
     """
 
-    done: bool
-
-
-@dataclass(frozen=True)
-class Refused:
-    """What a worker sends if a job can't be done for a reason that the user can mend."""
-
-    error: InputError
-
-
-@dataclass(frozen=True)
-class Crashed:
-    """What a worker sends if a job raised what nobody foresaw."""
-
-    traceback: str
-
-
-@dataclass(frozen=True)
-class ProcessScheduler:
-    """Does jobs in `count` processes."""
-
     count: int
+    gpus: Sequence[str] = ()
 
     def run(self, jobs: Sequence[Job], work: Work, on_done: OnDone, on_event: OnEvent) -> None:
         """Do all jobs: see `base.Scheduler`."""
-        queue, deaths = list(jobs), Counter[Job]()
-        with _worker_pool(work) as pool:
+        queue, losses = list(jobs), Losses(on_event)
+        with _worker_pool(work, self.gpus) as pool:
             busy: dict[Connection, Job] = {}
             while queue or busy:
                 while queue and len(busy) < self.count:
@@ -85,7 +63,7 @@ class ProcessScheduler:
                         message = ready.recv()
                     except GONE:
                         job = busy.pop(ready)
-                        _lose(job, pool.reap(ready), deaths, on_event)
+                        losses.note(job, pool.reap(ready))
                         queue.insert(0, job)
                         continue
                     if isinstance(message, Done):
@@ -102,18 +80,10 @@ class ProcessScheduler:
                         on_event(message)
 
 
-def _lose(job: Job, ending: str, deaths: Counter[Job], on_event: OnEvent) -> None:
-    """Note that a process died over a job; raise if that happens again and again."""
-    deaths[job] += 1
-    if deaths[job] == MOST_DEATHS:
-        what = f"{MOST_DEATHS} processes died over one job, the last by {ending}"
-        raise InputError(what, str(job), "with less memory per run, or --jobs 1?")
-    on_event(JobLost(str(job), ending))
-
-
 class _WorkerPool:
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, gpus: Sequence[str]) -> None:
+        self.work, self.gpus = work, gpus
+        self._gpu_of: dict[Connection, str] = {}
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(PRELOADED))
         self.workers: dict[Connection, BaseProcess] = {}
@@ -130,7 +100,11 @@ class _WorkerPool:
     def _start(self) -> Connection:
         sockets.make_room()
         here, there = self.context.Pipe()
-        process = self.context.Process(target=_worker, args=(there, dict(os.environ), self.work), daemon=True)
+        environment = dict(os.environ)
+        if self.gpus:
+            used = Counter(self._gpu_of[connection] for connection in self.workers)
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpu_of[here] = min(self.gpus, key=used.__getitem__)
+        process = self.context.Process(target=_worker, args=(there, environment, self.work), daemon=True)
         process.start()
         there.close()  # so that its end is seen here
         self.workers[here] = process
@@ -158,9 +132,9 @@ class _WorkerPool:
 
 
 @contextmanager
-def _worker_pool(work: Work) -> Iterator[_WorkerPool]:
+def _worker_pool(work: Work, gpus: Sequence[str]) -> Iterator[_WorkerPool]:
     """Keep a pool; at the end, whatever the reason, no process of it is left."""
-    pool = _WorkerPool(work)
+    pool = _WorkerPool(work, gpus)
     try:
         yield pool
     except KeyboardInterrupt:
@@ -178,36 +152,20 @@ def _worker_pool(work: Work) -> Iterator[_WorkerPool]:
         pool.kill()
 
 
-class _ToTheParent(logging.Handler):
-    """Sends log lines to the process that shows the study: written here they would garble its table."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(logging.WARNING)
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a record as one line."""
-        with suppress(*GONE):  # nobody listens any more, which the worker sees next
-            text = " ".join(self.format(record).splitlines())
-            self._connection.send(Message(text, once=getattr(record, ONCE, False)))
-
-
 def _worker(connection: Connection, environment: dict[str, str], work: Work) -> None:
     """Be a process of the pool: the environment is that of the parent now, not of the fork server's start."""
     os.environ.clear()
     os.environ.update(environment)
     signals.obey_parent()
     with suppress(*GONE, KeyboardInterrupt):
-        try:
-            logging.getLogger().addHandler(_ToTheParent(connection))
-            do = work.open(connection.send)
-            while True:
-                connection.send(Done(do(connection.recv())))
-        except GONE:
-            raise
-        except InputError as error:
-            connection.send(Refused(error))
-        except OSError as error:  # a disk that is full: no other process would do better
-            connection.send(Refused(InputError(error.strerror or str(error), str(error.filename or ""))))
-        except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
-            connection.send(Crashed(traceback.format_exc()))
+        logging.getLogger().addHandler(LogToScheduler(connection.send, GONE))
+        do: DoJob | None = None
+
+        def next_job() -> bool:
+            nonlocal do
+            do = do or work.open(connection.send)
+            return do(connection.recv())
+
+        while isinstance(outcome := outcome_of(next_job, GONE), Done):
+            connection.send(outcome)
+        connection.send(outcome)

@@ -2,11 +2,12 @@
 
 import base64
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -31,6 +32,23 @@ class Stamp:
     footer: str = ""
 
 
+class Point(NamedTuple):
+    """A place in a figure and what is said of it, in the coordinates of its axes' data."""
+
+    axes: Axes
+    x: float
+    y: float
+    words: str
+
+
+class Spot(NamedTuple):
+    """A point in shares of the figure's width and height, from the left and from the top."""
+
+    left: float
+    top: float
+    words: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A figure with the words that go with it, rendered.
@@ -43,6 +61,7 @@ class Picture:
         alt: its message, for who can't see it.
         data: what is drawn, as a tidy table.
         wide: over the whole width of the page.
+        spots: where the page says a value when it is pointed at.
     """
 
     name: str
@@ -54,6 +73,7 @@ class Picture:
     png: bytes
     svg: bytes
     wide: bool = False
+    spots: Sequence[Spot] = ()
 
     @property
     def source(self) -> str:
@@ -73,6 +93,7 @@ class Drawing:
     alt: str
     finding: str = ""
     wide: bool = False
+    points: Sequence[Point] = ()
 
     def rendered(self, stamp: Stamp) -> Picture:
         """Return the picture, with its finding and subtitle above and the footer below."""
@@ -88,17 +109,27 @@ class Drawing:
             png=render(figure, "png"),
             svg=render(figure, "svg"),
             wide=self.wide,
+            spots=[_spot(figure, point) for point in self.points],
         )
 
 
-def take(figure: Figure, data: pd.DataFrame, *, wide: bool = False, **words: str) -> Drawing:
+def take(
+    figure: Figure, data: pd.DataFrame, *, wide: bool = False, points: Sequence[Point] = (), **words: str
+) -> Drawing:
     """Return a figure with its words: name, title, finding, caption and alt."""
-    return Drawing(figure, data, wide=wide, **words)
+    return Drawing(figure, data, wide=wide, points=points, **words)
 
 
 def rendered(drawings: Iterable[Drawing | None], stamp: Stamp) -> list[Picture]:
     """Return the pictures of what was drawn."""
     return [drawing.rendered(stamp) for drawing in drawings if drawing is not None]
+
+
+def _spot(figure: Figure, point: Point) -> Spot:
+    """Return where a point is in a figure that is drawn."""
+    on_canvas = point.axes.transData.transform((point.x, point.y))
+    left, bottom = figure.transFigure.inverted().transform(on_canvas)
+    return Spot(round(float(left), 4), round(1 - float(bottom), 4), point.words)
 
 
 def _frame(figure: Figure, finding: str, stamp: Stamp) -> None:

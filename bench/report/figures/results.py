@@ -1,6 +1,6 @@
 """Figures of the outcome: accuracy by strategy, accuracy against cost, learning curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from bench.analysis.results import Result
 from bench.analysis.summary import Summary
 from bench.core.text import plain
 from bench.report import tables
-from bench.report.figures.base import Drawing, take
+from bench.report.figures.base import Drawing, Point, take
 from bench.report.figures.label_layout import Label, label_right
 from bench.report.figures.style import (
     GRID,
@@ -35,6 +35,7 @@ COST_COLUMNS = (
     *("strategy", "value", "low", "high"),
     *("cached_seconds", "uncached_seconds", "with_tuning_seconds"),
 )
+SEEDS_BELOW = 0.27  # rows
 FAR = 0.15  # behind the best: such a strategy would set the scale and hide how the others differ
 ROOM = 0.15  # of what the others take, left below them
 CHEAPER = 1.2  # times: less is no difference in cost
@@ -58,11 +59,13 @@ def accuracy(evidence: Evidence, summary: Summary) -> Drawing:
     axes = figure.add_subplot()
     done, far = evidence.done, far_behind(summary)
     rows: list[tuple[Any, ...]] = []
+    points: list[Point] = []
     for place, result in enumerate(results):
         mine = done[done["strategy"] == result.strategy]
         seeds = mine[f"test_{summary.metric}"].astype(float).tolist()
         if result.strategy not in far:
             draw_result(axes, place, result, seeds)
+            points += _points_of(axes, place, result, dict(zip(mine["seed"], seeds, strict=True)))
         axes.annotate(
             describe(result),
             (1.02, place),
@@ -84,7 +87,8 @@ def accuracy(evidence: Evidence, summary: Summary) -> Drawing:
     scores = "; ".join(f"{result.strategy} {tables.score(result)}" for result in results)
     return take(
         figure,
-        pd.DataFrame(rows, columns=["strategy", "what", "seed", "value", "low", "high"]).astype(
+        points=points,
+        data=pd.DataFrame(rows, columns=["strategy", "what", "seed", "value", "low", "high"]).astype(
             {"seed": "Int64"}
         ),
         name="accuracy",
@@ -97,11 +101,28 @@ def accuracy(evidence: Evidence, summary: Summary) -> Drawing:
     )
 
 
+def _points_of(axes: Axes, place: float, result: Result, seeds: Mapping[int, float]) -> list[Point]:
+    """Return what the page says of a strategy's row where it is pointed at."""
+    points = [
+        Point(axes, value, place + SEEDS_BELOW, f"{result.strategy}, seed {seed}: {value:.3f}")
+        for seed, value in seeds.items()
+    ]
+    if result.test:
+        points.append(Point(axes, result.test.value, place, f"{result.strategy}: {tables.score(result)}"))
+    return points
+
+
 def draw_result(axes: Axes, place: float, result: Result, seeds: Sequence[float]) -> None:
     """Draw one strategy on its row: interval as a bar, mean as its marker above, seeds as dots below."""
     style, many = look(result.strategy), len(seeds) > MANY
     axes.scatter(
-        seeds, [place + 0.27] * len(seeds), s=9, color=style.colour, alpha=0.6, linewidths=0, rasterized=many
+        seeds,
+        [place + SEEDS_BELOW] * len(seeds),
+        s=9,
+        color=style.colour,
+        alpha=0.6,
+        linewidths=0,
+        rasterized=many,
     )
     if result.test:
         ends = (result.test.low, result.test.high)
@@ -176,7 +197,7 @@ def curves(evidence: Evidence, summary: Summary) -> Drawing:
         .agg(mean="mean", low="min", high="max", seeds="count")
         .reset_index()
     )
-    labels = []
+    labels, points = [], []
     for strategy, mine in data.groupby("strategy", sort=False):
         style = look(str(strategy))
         axes.fill_between(
@@ -184,6 +205,10 @@ def curves(evidence: Evidence, summary: Summary) -> Drawing:
         )
         marker = style.marker if len(mine) <= 40 else ""
         axes.plot(mine["step"], mine["mean"], color=style.colour, marker=marker, markersize=4, linewidth=1.4)
+        points += [
+            Point(axes, step, mean, f"{strategy}, step {step:,}: {mean:.3f} ({low:.3f} to {high:.3f})")
+            for step, mean, low, high in mine[["step", "mean", "low", "high"]].itertuples(index=False)
+        ]
         labels.append(
             Label(float(mine["step"].iloc[-1]), float(mine["mean"].iloc[-1]), str(strategy), style.colour)
         )
@@ -195,6 +220,7 @@ def curves(evidence: Evidence, summary: Summary) -> Drawing:
     return take(
         figure,
         data,
+        points=points,
         name="curves",
         title=f"Validation {metric} by optimisation step",
         finding=_reached(data, summary),
@@ -244,6 +270,11 @@ def cost(summary: Summary) -> Drawing:
     sign = METRICS[summary.metric].sign
     far = data["strategy"].isin(far_behind(summary))
     labels = _draw_costs(axes, data, far, sign)
+    points = [
+        Point(axes, x, value, f"{name}, {what}: {tables.seconds(x)} s, {value:.3f}")
+        for name, value, _, _, *xs in _rows(data[~far])
+        for x, what in zip(xs, COSTS, strict=True)
+    ]
     front = data[data["on_front"]].sort_values("uncached_seconds")
     if len(front) > 1:
         axes.plot(front["uncached_seconds"], front["value"], color=MUTED, linewidth=1.5, alpha=0.6, zorder=1)
@@ -277,6 +308,7 @@ def cost(summary: Summary) -> Drawing:
     return take(
         figure,
         data,
+        points=points,
         name="cost",
         title=f"Cost against test {metric}",
         finding=_dearest(data),

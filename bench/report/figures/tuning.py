@@ -14,7 +14,7 @@ from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import Summary
 from bench.analysis.tuning_curves import tuning_curves
 from bench.core.text import plain
-from bench.report.figures.base import Drawing, take
+from bench.report.figures.base import Drawing, Point, take
 from bench.report.figures.label_layout import Label
 from bench.report.figures.results import (
     finish,
@@ -46,13 +46,17 @@ def progress(evidence: Evidence, summary: Summary) -> Drawing | None:
     metric = metric_name(summary)
     figure = Figure(figsize=(WIDE, 2.9), layout="constrained")
     by_seconds, by_trials = figure.subplots(1, 2, sharey=True)  # labels stand where all lines end
-    labels, ends = [], []
+    labels, ends, points = [], [], []
     for strategy, own in data.groupby("strategy", sort=False):
         style, found = look(str(strategy)), own.groupby("trials")[["expected_best", "seconds"]].mean()
         spread = own.groupby("trials")["expected_best"].std(ddof=1).fillna(0.0)
         line = {"color": style.colour, "marker": style.marker if len(found) <= 40 else "", "markersize": 4}
         for axes, place in ((by_trials, found.index), (by_seconds, found["seconds"])):
             axes.plot(place, found["expected_best"], linewidth=1.4, **line)
+            points += [
+                Point(axes, x, best, f"{strategy}, {_count(trials)}: {best:.3f}")
+                for x, (trials, best) in zip(place, found["expected_best"].items(), strict=True)
+            ]
         low, high = found["expected_best"] - spread, found["expected_best"] + spread
         by_trials.fill_between(found.index, low, high, color=style.colour, alpha=0.12, linewidth=0)
         last = found.iloc[-1]
@@ -73,6 +77,7 @@ def progress(evidence: Evidence, summary: Summary) -> Drawing | None:
         figure,
         data,
         wide=True,
+        points=points,
         name="tuning",
         title="What tuning may be expected to find",
         finding=_most_gained(data, METRICS[summary.metric].sign),
@@ -82,6 +87,10 @@ def progress(evidence: Evidence, summary: Summary) -> Drawing | None:
         "strategies. A pruned trial counts with what it had reached.",
         alt=f"Expected best validation {metric} of all trials: {'; '.join(ends)}.",
     )
+
+
+def _count(trials: object) -> str:
+    return "1 trial" if trials == 1 else f"{trials} trials"
 
 
 def _most_gained(data: pd.DataFrame, sign: int) -> str:
@@ -124,8 +133,9 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Drawing | None:
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDE, 0.6 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    points: list[Point] = []
     for axes, name in zip(grid.flat, shown, strict=False):
-        _panel(axes, data[data["parameter"] == name])
+        points += _panel(axes, data[data["parameter"] == name])
         axes.set_xlabel("\n".join(textwrap.wrap(label_of(name), LETTERS)))
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
@@ -135,6 +145,7 @@ def hyperparameters(evidence: Evidence, summary: Summary) -> Drawing | None:
         figure,
         data,
         wide=True,
+        points=points,
         name="hyperparameters",
         title="What the hyperparameters did",
         finding=_chosen_rate(data, summary),
@@ -164,7 +175,8 @@ def _chosen_rate(data: pd.DataFrame, summary: Summary) -> str:
     )
 
 
-def _panel(axes: Axes, data: pd.DataFrame) -> None:
+def _panel(axes: Axes, data: pd.DataFrame) -> list[Point]:
+    """Draw the trials of a hyperparameter; return what the page says of each."""
     settings = pd.to_numeric(data["setting"], errors="coerce")
     if settings.isna().any():  # names, not numbers
         names = sorted(data["setting"].astype(str).unique())
@@ -191,6 +203,17 @@ def _panel(axes: Axes, data: pd.DataFrame) -> None:
             rasterized=len(data) > MANY,
         )
     finish(axes, [], "")
+    columns = ("strategy", "seed", "trial", "setting", "value")
+    return [
+        Point(axes, x, y, f"{strategy}, seed {seed}, trial {trial + 1}: {y:.3f} at {_setting(setting)}")
+        for x, strategy, seed, trial, setting, y in zip(
+            settings, *(data[column] for column in columns), strict=True
+        )
+    ]
+
+
+def _setting(setting: object) -> str:
+    return plain(float(f"{setting:.3g}")) if isinstance(setting, float) else str(setting)
 
 
 def _legend(strategies: list[str]) -> list[Line2D]:

@@ -37,6 +37,30 @@ for (const link of document.querySelectorAll(".contents a")) {
     for (let fold = place; fold; fold = fold.parentElement) if (fold.tagName === "DETAILS") fold.open = true;
   });
 }
+// What is pointed at in a figure is said beside the pointer; the tables and alternative texts say it, too.
+const NEAR = 14; // pixels
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.hidden = true;
+tip.setAttribute("aria-hidden", "true");
+document.body.append(tip);
+for (const picture of document.querySelectorAll("[data-spots]")) {
+  const image = picture.querySelector("img");
+  const spots = JSON.parse(picture.dataset.spots);
+  picture.addEventListener("pointermove", (event) => {
+    const place = image.getBoundingClientRect();
+    const away = ([left, top]) =>
+      Math.hypot(place.left + left * place.width - event.clientX, place.top + top * place.height - event.clientY);
+    const near = spots.filter((spot) => away(spot) < NEAR).sort((a, b) => away(a) - away(b));
+    tip.hidden = near.length === 0;
+    if (tip.hidden) return;
+    tip.textContent = near[0][2];
+    const room = document.documentElement.clientWidth - tip.offsetWidth - 4;
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, room))}px`;
+    tip.style.top = `${event.clientY + 18}px`;
+  });
+  picture.addEventListener("pointerleave", () => (tip.hidden = true));
+}
 // A figure is shown as large as the window by a click; Escape or a click closes it.
 const dialog = document.querySelector("dialog");
 if (dialog) {
