@@ -36,20 +36,20 @@ class Claim:
         since: seconds since 1970, by its clock.
         owner: of drivers that began at the same moment one is first.
         process: its process, see `system.processes`.
-        holds: whether it has the lease.
+        term: which holder of the lease it is, counted from 1; 0: it waits.
         renewal: how often it was renewed.
     """
 
     since: float
     owner: str
     process: str
-    holds: bool = False
+    term: int = 0
     renewal: int = 0
 
     @property
-    def rank(self) -> tuple[bool, float, str]:
-        """What is least gets the lease."""
-        return (not self.holds, self.since, self.owner)
+    def rank(self) -> tuple[int, float, str]:
+        """What is least has the lease, or gets it: who took it over before who did not answer."""
+        return (-self.term, self.since, self.owner)
 
 
 @dataclass
@@ -107,7 +107,9 @@ class Lease:
             time.sleep(self.pause_seconds)
             first = self._first()
             if first.owner == self._claim.owner:
-                self._claim = replace(self._claim, holds=True)
+                self._claim = replace(
+                    self._claim, term=1 + max(claim.term for claim, _ in self._seen.values())
+                )
                 self._write(self._claim)
                 return
             if first.owner != told:
@@ -136,13 +138,15 @@ class Lease:
 
     def _renew(self) -> None:
         """Renew the claim until it is over; a store that is away is away for all."""
-        while not self._over.wait(self.renewal_seconds):
+        while not self._lost and not self._over.wait(self.renewal_seconds):
             with suppress(StoreAwayError):
-                self._again()
-                first = self._first()
-                if first.owner != self._claim.owner:
-                    self._lost = first.process
-                    return
+                self._renew_once()
+
+    def _renew_once(self) -> None:
+        self._again()
+        first = self._first()
+        if first.owner != self._claim.owner:
+            self._lost = first.process
 
     def _again(self) -> None:
         self._claim = replace(self._claim, renewal=self._claim.renewal + 1)

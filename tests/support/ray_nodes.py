@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.tracking_contract import free_port
 
 SMALL = ("--object-store-memory", "80000000", "--memory", "4000000000")
-OPTIONS = (*SMALL, "--include-dashboard", "false", "--disable-usage-stats", "--block")
+OPTIONS = (*SMALL, "--disable-usage-stats", "--block")
 
 
 class Nodes:
@@ -39,7 +39,7 @@ class Nodes:
         home.mkdir(exist_ok=True)
         if name == "head":
             where = ["--head", "--port", str(self.port), "--ray-client-server-port", str(self.client_port)]
-            where += ["--temp-dir", self.short]
+            where += ["--temp-dir", self.short, "--include-dashboard", "false"]
         else:
             where = ["--address", self.address]
         ray = [sys.executable, "-P", "-c", "from ray.scripts.scripts import main; main()", "start"]

@@ -95,8 +95,8 @@ def _require_answer(address: str) -> None:
     """Raise InputError at once, where Ray would try for a minute, if nobody listens at an address."""
     if address == "auto":
         return
-    parts = urlsplit(address if "://" in address else f"gcs://{address}")
     try:
+        parts = urlsplit(address if "://" in address else f"gcs://{address}")
         host, port, is_known = parts.hostname, parts.port, parts.scheme in {"ray", "gcs"}
     except ValueError:
         host, port, is_known = None, None, False
@@ -123,7 +123,7 @@ def share_of(device: str, pixels: int, most: int) -> Share:
     """
     import ray
 
-    total = ray.cluster_resources()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
     if device.startswith("cuda:"):
         raise InputError("Ray chooses the GPU of each job", f"--device {device}", "say cuda")
@@ -153,7 +153,7 @@ class RayScheduler:
         import ray
 
         self._check_nodes(work)
-        channel = ray.remote(_Channel).options(num_cpus=0, max_restarts=-1).remote()
+        channel: Any = ray.remote(_Channel).options(num_cpus=0, max_restarts=-1).remote()
         parcel, name, here = ray.put(work), uuid.uuid4().hex, str(Path.cwd())
         do = ray.remote(_do).options(**self._resources, max_retries=0)
         queue, losses = deque(jobs), Losses(on_event)
@@ -193,7 +193,7 @@ class RayScheduler:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         checks = {}
-        for node in ray.nodes():
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
             if node["Alive"] and node["Resources"].get("CPU"):
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 check = ray.remote(_check).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
