@@ -96,7 +96,7 @@ class Progress:
     def note_evaluation(self, strategy: str, doing: str, value: float) -> None:
         """Note the val metric of an evaluation."""
         arm = self.arms[strategy]
-        arm.running[doing] += 1
+        arm.running[doing] = arm.running.get(doing, 0) + 1  # that it began may have been lost with a machine
         arm.best = value if arm.best is None else METRICS[self.metric].best([arm.best, value])
 
     def end_run(self, strategy: str, doing: str, outcome: str) -> None:

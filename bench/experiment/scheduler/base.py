@@ -56,7 +56,7 @@ class Scheduler(Protocol):
             jobs: those that are to begin first come first.
             work: how they are done.
             on_done: called by the caller's thread after each job.
-            on_event: called by the caller's thread with all that happens.
+            on_event: called by the caller's thread with what happens; some of it is lost with a machine.
 
         Raises:
             InputError: one that a job raised, or if processes die over the same job again and again.
