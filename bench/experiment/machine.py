@@ -34,7 +34,9 @@ class Claims(Protocol):
 class Checkpoints(Protocol):
     """Runs in flight: what is lost of one costs time, and no result."""
 
-    is_local: ClassVar[bool]  # a run goes on only where it was begun
+    @property
+    def is_local(self) -> bool:
+        """Whether a run goes on only where it was begun."""
 
     def forget(self, arm: Arm) -> None:
         """Remove those of an arm."""
@@ -82,10 +84,14 @@ class _Part(AbstractContextManager[None]):
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Checkpoints as files."""
+    """Checkpoints as files; where machines share the folder a run that one lost goes on at another."""
 
     folder: Path
-    is_local: ClassVar[bool] = True
+
+    @property
+    def is_local(self) -> bool:
+        """See `Checkpoints`."""
+        return self.folder == locations.home() / "checkpoints"
 
     def forget(self, arm: Arm) -> None:
         """Remove those of an arm: see `Checkpoints`."""
@@ -103,4 +109,4 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return the machine that this process runs on; its files are in BENCH_HOME."""
-    return Machine(FileClaims(), CheckpointFolder(locations.home() / "checkpoints"))
+    return Machine(FileClaims(), CheckpointFolder(locations.checkpoints()))

@@ -28,6 +28,12 @@ def home() -> Path:
     return _folder("BENCH_HOME", lambda: Path(".bench"))
 
 
+def checkpoints() -> Path:
+    """Runs in flight: `BENCH_CHECKPOINTS`, which machines may share, by default a folder of `home`."""
+    default = home() / "checkpoints"
+    return _folder("BENCH_CHECKPOINTS", lambda: default) if os.environ.get("BENCH_CHECKPOINTS") else default
+
+
 def cache() -> Path:
     """What can be computed again: `BENCH_CACHE`, by default the user's cache folder."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.core.versions import CHECKPOINT
 from bench.system.files import replacing
-from bench.system.locations import home
+from bench.system.locations import checkpoints
 from bench.system.signals import pause_seconds
 from bench.training.problem import Trained
 
@@ -71,7 +71,7 @@ def _values(record: Any) -> dict[str, Any]:
 
 
 class CheckpointFile:
-    """The checkpoint of one run, in `checkpoints/` of BENCH_HOME; it is gone when the run has ended.
+    """The checkpoint of one run, in `locations.checkpoints`; it is gone when the run has ended.
 
     It holds tensors and plain values only and is read without unpickling anything else.
 
@@ -80,7 +80,7 @@ class CheckpointFile:
     """
 
     def __init__(self, key: str) -> None:
-        self._path = home() / "checkpoints" / f"{key}.pt"
+        self._path = checkpoints() / f"{key}.pt"
         self._pause = pause_seconds()
         self._due = time.monotonic() + self._pause
 

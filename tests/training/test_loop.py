@@ -206,6 +206,16 @@ class CutOffError(Exception):
     pass
 
 
+def test_a_checkpoint_is_found_from_another_home_where_the_folder_is_shared(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "one"))
+    assert CheckpointFile("a")._path == tmp_path / "one" / "checkpoints" / "a.pt"
+    assert this_machine().checkpoints.is_local
+    monkeypatch.setenv("BENCH_CHECKPOINTS", str(tmp_path / "shared"))
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "two"))
+    assert CheckpointFile("a")._path == tmp_path / "shared" / "a.pt"
+    assert not this_machine().checkpoints.is_local
+
+
 @pytest.mark.parametrize("steps", [1, 3, 4, 7])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(dataset, random_weights, monkeypatch, steps):  # noqa: F811
     def problem():
