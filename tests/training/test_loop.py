@@ -14,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score
 import bench.training.checkpoints
 import bench.training.loop
 from bench.core.versions import CHECKPOINT
+from bench.experiment.machine import this_machine
 from bench.strategies.plan import Phase, TransferPlan
 from bench.strategies.registry import STRATEGIES
 from bench.study.schema import Training
