@@ -46,7 +46,7 @@ test-all: ## all of these
 audit: environment ## look for known holes in the dependencies; needs the network
 	$(IN_VENV) pip_audit --requirement constraints.txt --no-deps --disable-pip
 
-benchmark: environment ## measure speed beside what people do today, into reports/performance; some 15 minutes
+benchmark: environment ## measure speed beside what people do today, into reports/performance; an hour
 	$(IN_VENV) benchmarks $(ARGS)
 
 scaling: environment ## measure what a cluster costs (Ray, MLflow's server, PostgreSQL), into reports/scaling; some 10 minutes

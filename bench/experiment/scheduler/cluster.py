@@ -164,6 +164,8 @@ class RayScheduler:
                     job = queue.popleft()
                     busy[do.remote(here, name, parcel, job, channel)] = job
                 ready, _ = ray.wait(list(busy), timeout=LOOK_SECONDS)
+                if ready:  # all that are: what is free has its next job before events are asked for again
+                    ready, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
                 _pass_on(channel, on_event)
                 for task in ready:
                     job = busy.pop(task)
