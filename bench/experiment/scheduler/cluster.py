@@ -293,24 +293,43 @@ def _check(folder: str, work: Work, versions: Mapping[str, str]) -> Outcome:
     return outcome_of(check)
 
 
+class _Sender:
+    """Sends events of this worker process to the channel, in order."""
+
+    channel: Any = None
+    _last: Any = None
+
+    def send(self, event: Event) -> None:
+        self._last = self.channel.put.remote(event)
+
+    def wait(self) -> None:
+        """Wait until what was sent has arrived, so that it is known before the job's end is."""
+        import ray
+
+        if self._last is not None:
+            with suppress(ray.exceptions.RayError):
+                ray.get(self._last, timeout=CONNECT_SECONDS)
+
+
+_sender = _Sender()
 _opened: dict[str, DoJob] = {}  # the newest work of this process
 
 
 def _do(folder: str, name: str, work: Work, job: Job, channel: Any) -> Outcome:
     """Do a job in this worker process of Ray's, where `name` says which work is open: see `_check`."""
 
-    def send(event: Event) -> None:
-        channel.put.remote(event)
-
     def do() -> bool:
         if name not in _opened:
             _opened.clear()
             _go_to(folder)
-            _log_to(send)
-            _opened[name] = work.open(send)
+            _sender.channel = channel
+            _log_to(_sender.send)
+            _opened[name] = work.open(_sender.send)
         return _opened[name](job)
 
-    return outcome_of(do)
+    outcome = outcome_of(do)
+    _sender.wait()
+    return outcome
 
 
 def _go_to(folder: str) -> None:
