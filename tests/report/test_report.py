@@ -31,10 +31,10 @@ from bench.core.versions import REPORT
 from bench.data.dataset import Rejected
 from bench.data.left_out import summarise as summarise_left_out
 from bench.report import export_formats, pdf, title_facts
-from bench.report.figures import errors_by_class, results, stages, studies, study_figures
+from bench.report.figures import cost, errors_by_class, results, stages, studies, study_figures
 from bench.report.figures.base import Stamp
+from bench.report.figures.cost import pareto
 from bench.report.figures.label_layout import spread
-from bench.report.figures.results import pareto
 from bench.report.figures.study_figures import FIGURES
 from bench.report.figures.style import (
     DARK,
@@ -695,11 +695,11 @@ class TestFrame:
     """Every figure says what it shows to be so, what it is of, and whose it is: it may be shown alone."""
 
     def test_in_both_forms_and_nothing_lies_over_it(self, monkeypatch):
-        figures, made = catch(monkeypatch, results), make_evidence(images=60)
+        figures, made = catch(monkeypatch, cost), make_evidence(images=60)
         evidence = replace(made, provenance=made.provenance | {"date": "2026-11-28"})
         summary = summarise(evidence)
         with theme():
-            picture = results.cost(summary).rendered(study_figures.stamp_of(evidence, summary))
+            picture = cost.cost(summary).rendered(study_figures.stamp_of(evidence, summary))
         figure = figures["cost"]
         texts = [text.get_text() for text in figure.texts]
         assert "tf_efficientnet_lite0 > photo_textures \N{MIDDLE DOT} 60 test images, 3 seeds" in texts
@@ -800,9 +800,9 @@ class TestStages:
 class TestCost:
     def drawn(self, monkeypatch, **level):
         """Return the axes, and the picture, of a figure of costs."""
-        figures = catch(monkeypatch, results)
+        figures = catch(monkeypatch, cost)
         with theme():
-            picture = results.cost(summarise(make_evidence(level=LEVEL | level, images=400)))
+            picture = cost.cost(summarise(make_evidence(level=LEVEL | level, images=400)))
         return figures["cost"].axes[0], picture
 
     def test_who_is_far_behind_is_on_the_edge_and_does_not_set_the_scale(self, monkeypatch):

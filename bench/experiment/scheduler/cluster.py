@@ -8,7 +8,6 @@ enforced: a share of a GPU or of memory isolates nothing (https://docs.ray.io, "
 import logging
 import os
 import socket
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +19,15 @@ from urllib.parse import urlsplit
 
 from bench.core.errors import InputError
 from bench.experiment.events import Event, OnEvent
-from bench.experiment.scheduler.base import DoJob, Job, JobError, OnDone, Work
+from bench.experiment.scheduler.base import DoJob, Job, OnDone, Work
 from bench.experiment.scheduler.capacity import bytes_of_a_process
 from bench.experiment.scheduler.outcomes import (
-    Done,
+    Crashed,
     LogToScheduler,
     Losses,
     Outcome,
     Refused,
+    judged,
     outcome_of,
 )
 from bench.system.provenance import library_versions
@@ -173,7 +173,7 @@ class RayScheduler:
                     if isinstance(outcome, str):
                         losses.note(job, outcome)
                         queue.appendleft(job)
-                    elif _judged(job, outcome):
+                    elif judged(job, outcome):
                         on_done(job)
                     else:
                         queue.append(job)
@@ -214,17 +214,8 @@ class RayScheduler:
             if isinstance(outcome, Refused):
                 own = outcome.error
                 raise InputError(own.what, f"node {address}: {own.where}".rstrip(": "), own.remedy)
-            if not isinstance(outcome, Done):
-                raise JobError(Job("what is made ready on each node", 0), outcome.traceback)
-
-
-def _judged(job: Job, outcome: Outcome) -> bool:
-    """Say whether a job is done, or is being done by another command; raise what it raised."""
-    if isinstance(outcome, Refused):
-        raise outcome.error
-    if not isinstance(outcome, Done):
-        raise JobError(job, outcome.traceback)
-    return outcome.done
+            if isinstance(outcome, Crashed):
+                raise RuntimeError(f"node {address}:\n{outcome.traceback}")  # noqa: TRY004 - no type is wrong
 
 
 def _ending(task: Any) -> Outcome | str:
@@ -256,9 +247,8 @@ def _stop(tasks: list[Any], seconds: float) -> None:
     for task in tasks:
         with suppress(Exception):  # one that has ended, or a cluster that is gone
             ray.cancel(task, force=False)
-    until = time.monotonic() + seconds
     with suppress(Exception):
-        _, left = ray.wait(tasks, num_returns=len(tasks), timeout=max(0.0, until - time.monotonic()))
+        _, left = ray.wait(tasks, num_returns=len(tasks), timeout=seconds)
         for task in left:
             ray.cancel(task, force=True)
 

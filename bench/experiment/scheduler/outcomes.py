@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.core.errors import InputError
 from bench.experiment.events import JobLost, Message, OnEvent
-from bench.experiment.scheduler.base import Job
+from bench.experiment.scheduler.base import Job, JobError
 from bench.system.notices import ONCE
 
 MOST_DEATHS = 3  # of processes, over the same job
@@ -60,6 +60,15 @@ def outcome_of(do: Callable[[], bool], unheard: tuple[type[Exception], ...] = ()
         return Refused(InputError(error.strerror or str(error), str(error.filename or "")))
     except Exception:  # noqa: BLE001 - whatever it is, the scheduler raises it
         return Crashed(traceback.format_exc())
+
+
+def judged(job: Job, outcome: Outcome) -> bool:
+    """Say whether a job is done, or is being done by another command; raise what it raised."""
+    if isinstance(outcome, Refused):
+        raise outcome.error
+    if not isinstance(outcome, Done):
+        raise JobError(job, outcome.traceback)
+    return outcome.done
 
 
 @dataclass

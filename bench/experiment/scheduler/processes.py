@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from bench.experiment.events import Message, OnEvent
-from bench.experiment.scheduler.base import DoJob, Job, JobError, OnDone, Work
-from bench.experiment.scheduler.outcomes import Crashed, Done, LogToScheduler, Losses, Refused, outcome_of
+from bench.experiment.scheduler.base import DoJob, Job, OnDone, Work
+from bench.experiment.scheduler.outcomes import Done, LogToScheduler, Losses, Outcome, judged, outcome_of
 from bench.system import signals, sockets
 
 if TYPE_CHECKING:
@@ -66,18 +66,12 @@ class ProcessScheduler:
                         losses.note(job, pool.reap(ready))
                         queue.insert(0, job)
                         continue
-                    if isinstance(message, Done):
-                        job = busy.pop(ready)
-                        if message.done:
-                            on_done(job)
-                        else:
-                            queue.append(job)
-                    elif isinstance(message, Refused):
-                        raise message.error
-                    elif isinstance(message, Crashed):
-                        raise JobError(busy[ready], message.traceback)
-                    else:
+                    if not isinstance(message, Outcome):
                         on_event(message)
+                    elif judged(job := busy.pop(ready), message):
+                        on_done(job)
+                    else:
+                        queue.append(job)
 
 
 class _WorkerPool:

@@ -17,6 +17,7 @@ PAD = 0.08  # inches around
 LETTER = 0.083  # inches, of a title
 LINES = {"finding": 0.19, "subtitle": 0.17, "footer": 0.2}  # inches, of each line
 SMALL_LETTER = 0.068
+MOST_SPOTS = 2000  # in a figure: more would be half of the page's size, and too close to be pointed at
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Drawing:
             png=render(figure, "png"),
             svg=render(figure, "svg"),
             wide=self.wide,
-            spots=[_spot(figure, point) for point in self.points],
+            spots=[_spot(figure, point) for point in self.points] if len(self.points) <= MOST_SPOTS else (),
         )
 
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.evidence import Evidence
+from bench.report.figures.axis_numbers import plain_numbers
 from bench.report.figures.base import Drawing, take
 from bench.report.figures.label_layout import Label, label_right
-from bench.report.figures.results import plain_numbers
 from bench.report.figures.style import WIDE, look, short
 
 MEASURES = {"change": "relative change of the weights", "cka": "CKA with the pretrained features"}

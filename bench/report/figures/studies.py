@@ -12,6 +12,7 @@ from bench.analysis.evidence import canonical
 from bench.analysis.ranking import Ranks, rank
 from bench.analysis.summary import Summary
 from bench.core.text import listed
+from bench.report.figures.axis_numbers import name_seconds
 from bench.report.figures.base import Drawing, Picture, Stamp, rendered, take
 from bench.report.figures.results import (
     BESIDE,
@@ -21,7 +22,6 @@ from bench.report.figures.results import (
     far_behind,
     metric_name,
     name_rows,
-    name_seconds,
     put_on_the_edge,
 )
 from bench.report.figures.style import (

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from bench import __version__
 from bench.analysis.evidence import Evidence
 from bench.analysis.summary import Summary
-from bench.report.figures import errors_by_class, predictions, results, stages, tuning
+from bench.report.figures import cost, errors_by_class, predictions, results, stages, tuning
 from bench.report.figures.base import Drawing, Picture, Stamp, rendered
 from bench.study.schema import Study
 from bench.study.tasks import TASKS
@@ -14,7 +14,7 @@ from bench.study_record.provenance import without_folders
 Draw = Callable[[Evidence, Summary], Drawing | None]
 FIGURES: dict[str, Draw] = {
     "accuracy": results.accuracy,
-    "cost": lambda _evidence, summary: results.cost(summary),
+    "cost": lambda _evidence, summary: cost.cost(summary),
     "curves": results.curves,
     "examples": predictions.examples,
     "score_by_class": predictions.score_by_class,

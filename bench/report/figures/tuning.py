@@ -14,13 +14,12 @@ from bench.analysis.evidence import Evidence, canonical
 from bench.analysis.summary import Summary
 from bench.analysis.tuning_curves import tuning_curves
 from bench.core.text import plain
+from bench.report.figures.axis_numbers import name_seconds, plain_numbers
 from bench.report.figures.base import Drawing, Point, take
 from bench.report.figures.label_layout import Label
 from bench.report.figures.results import (
     finish,
     metric_name,
-    name_seconds,
-    plain_numbers,
 )
 from bench.report.figures.style import (
     MANY,
